@@ -1,0 +1,1 @@
+//! Batches as real Kafka makes them, as we make them, and as nobody should.

@@ -1,0 +1,113 @@
+//! The produce request, decoded by hand: its records are not copied.
+//!
+//! Owns: versions 3 to 13 of `ProduceRequest.json` (flexible from 9, topic ids instead of names in 13). Leaves to
+//! others: what the records are (`batch`), and whether a version is served (`api`).
+//!
+//! Invariants:
+//! 1. Each `records` is a part of the frame that nobody else can reach, so the broker may write its base offset and
+//!    leader epoch into it.
+//! 2. Records of at most [`COPY_MAX`] bytes are copied instead: kept by reference, so little would keep the whole
+//!    read buffer in memory.
+
+use std::ops::Range;
+
+use bytes::{Buf, BytesMut};
+use uuid::Uuid;
+
+use crate::DecodeError;
+use crate::reader::Reader;
+
+/// Records up to this size are copied out of the frame: a copy of so little costs less than what it would pin.
+const COPY_MAX: usize = 4 * 1024;
+
+const WHAT: &str = "ProduceRequest";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProduceRequest {
+    pub transactional_id: Option<String>,
+    pub acks: i16,
+    pub timeout_ms: i32,
+    pub topics: Vec<ProduceTopic>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProduceTopic {
+    /// Empty from version 13 on.
+    pub name: String,
+    /// From version 13 on.
+    pub topic_id: Option<Uuid>,
+    pub partitions: Vec<ProducePartition>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducePartition {
+    pub index: i32,
+    /// The record batches as the client sent them, not looked at yet. `None` where the client sent null.
+    pub records: Option<BytesMut>,
+}
+
+/// Decodes a produce request from its body, which is what [`decode_request_header`](crate::decode_request_header)
+/// leaves of a frame.
+///
+/// # Errors
+/// The body is no produce request of this version; the caller closes the connection.
+pub fn decode_produce(mut body: BytesMut, version: i16) -> Result<ProduceRequest, DecodeError> {
+    let (mut request, ranges) = parse(&body, version)?;
+    let mut position = 0;
+    let partitions = request.topics.iter_mut().flat_map(|t| &mut t.partitions);
+    for (partition, range) in partitions.zip(ranges) {
+        let Some(Range { start, end }) = range else { continue };
+        body.advance(start - position);
+        partition.records = Some(if end - start <= COPY_MAX {
+            let copy = BytesMut::from(&body[..end - start]);
+            body.advance(end - start);
+            copy
+        } else {
+            body.split_to(end - start)
+        });
+        position = end;
+    }
+    Ok(request)
+}
+
+/// The request without its records, and where each partition's records lie, in order.
+fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Vec<Option<Range<usize>>>), DecodeError> {
+    if !(3..=13).contains(&version) {
+        return Err(DecodeError::Version { what: WHAT, version });
+    }
+    let flexible = version >= 9;
+    let mut reader = Reader::new(body, flexible);
+    let transactional_id = reader.nullable_string("transactional id")?.map(str::to_owned);
+    let acks = reader.i16("acks")?;
+    let timeout_ms = reader.i32("timeout")?;
+    // The least a topic takes: an empty name and no partitions; a partition: its index and null records.
+    let topics = reader.array_length("topics", 2)?;
+    let mut request = ProduceRequest { transactional_id, acks, timeout_ms, topics: room(topics) };
+    let mut ranges = Vec::new();
+    for _ in 0..topics {
+        let (name, topic_id) = if version >= 13 {
+            (String::new(), Some(reader.uuid("topic id")?))
+        } else {
+            (reader.string("topic name")?.to_owned(), None)
+        };
+        let partitions = reader.array_length("partitions", 5)?;
+        let mut topic = ProduceTopic { name, topic_id, partitions: room(partitions) };
+        for _ in 0..partitions {
+            let index = reader.i32("partition index")?;
+            ranges.push(reader.nullable_bytes_range("records")?);
+            reader.skip_tagged_fields("partition's tagged fields")?;
+            topic.partitions.push(ProducePartition { index, records: None });
+        }
+        reader.skip_tagged_fields("topic's tagged fields")?;
+        request.topics.push(topic);
+    }
+    reader.skip_tagged_fields("request's tagged fields")?;
+    reader.finish(WHAT)?;
+    Ok((request, ranges))
+}
+
+/// Room for a claimed number of items, as far as it is small; beyond that the list grows as items are really there.
+fn room<T>(items: usize) -> Vec<T> {
+    const ITEMS_MAX: usize = 64;
+    Vec::with_capacity(items.min(ITEMS_MAX))
+}
