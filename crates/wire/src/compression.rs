@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn a_bomb_stops_at_the_limit() {
-        // 16 MiB of zeros in a few KiB; a reader that allows 1 MiB gets an error that says so, and at 16 MiB the data.
-        let zeros = vec![0; 16 << 20];
+        // 2 MiB of zeros in a few KiB; a reader that allows 1 MiB gets an error that says so, one that allows 2 the data.
+        let zeros = vec![0; 2 << 20];
         for codec in ALL {
             let bomb = codec.compress(&zeros);
             let error = codec.decompress(&bomb, 1 << 20).unwrap_err();
@@ -148,7 +148,7 @@ mod tests {
                 error.to_string(),
                 format!("data compressed with {codec} is larger than the 1048576 bytes allowed")
             );
-            assert!(codec.decompress(&bomb, 16 << 20).is_ok_and(|out| out == zeros));
+            assert!(codec.decompress(&bomb, 2 << 20).is_ok_and(|out| out == zeros));
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_goes_in_comes_out(codec in any_codec(), input in proptest::collection::vec(0..4u8, 0..100_000)) {
+        fn what_goes_in_comes_out(codec in any_codec(), input in proptest::collection::vec(0..4u8, 0..20_000)) {
             let packed = codec.compress(&input);
             let output = codec.decompress(&packed, input.len()).expect("compressed above, within the limit");
             prop_assert_eq!(output, input);

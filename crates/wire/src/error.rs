@@ -16,6 +16,8 @@ pub enum DecodeError {
     Trailing { what: &'static str, bytes: usize },
     #[error("no API has the key {api_key} (request version {api_version})")]
     UnknownApi { api_key: i16, api_version: i16 },
+    #[error("{what} of {bytes} bytes is larger than the {limit} bytes allowed")]
+    Size { what: &'static str, bytes: usize, limit: usize },
     #[error("{what} has no version {version}")]
     Version { what: &'static str, version: i16 },
     #[error("cannot decode {what} of version {version}")]

@@ -215,18 +215,23 @@ impl Scatter {
         Ok(())
     }
 
-    /// Records, by reference: what was written so far ends here, and a new piece follows them.
+    /// Records, by reference: what was written so far ends here, and a new piece follows them. No piece is empty, since
+    /// writing nothing looks like a closed connection.
     fn piece(&mut self, records: &Bytes) {
-        if !records.is_empty() {
-            let head = self.head.split().freeze();
-            self.bytes += head.len() + records.len();
-            self.sent.extend([head, records.clone()]);
+        if records.is_empty() {
+            return;
         }
+        if !self.head.is_empty() {
+            self.bytes += self.head.len();
+            self.sent.push(self.head.split().freeze());
+        }
+        self.bytes += records.len();
+        self.sent.push(records.clone());
     }
 
     /// The length of an array or of bytes; `None` is null.
     fn length(&mut self, length: Option<usize>) -> Result<(), EncodeError> {
-        let length = length.map(|n| checked_length(n)).transpose()?;
+        let length = length.map(checked_length).transpose()?;
         if self.flexible() {
             varint::put_unsigned(&mut self.head, length.map_or(0, |n| n.cast_unsigned() + 1));
         } else {

@@ -55,7 +55,7 @@ pub async fn read_frame<R: AsyncRead + Unpin>(
         let spare = buf.capacity() - buf.len();
         let room = if expected > SIZE_BYTES + READ_AHEAD {
             if spare == 0 {
-                buf.reserve(missing.min(buf.len().saturating_mul(3)));
+                buf.reserve(missing.min(buf.len().saturating_mul(3).max(READ_AHEAD)));
             }
             missing.min(buf.capacity() - buf.len())
         } else {
@@ -104,12 +104,14 @@ mod tests {
     /// Hands out its bytes in pieces of the given sizes, over and over; a piece of 0 is a wait.
     struct Pieces<'a> {
         bytes: &'a [u8],
-        sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,
+        sizes: &'a [usize],
+        turn: usize,
     }
 
     impl AsyncRead for Pieces<'_> {
         fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            let size = self.sizes.next().expect("a cycle does not end");
+            let size = self.sizes[self.turn % self.sizes.len()];
+            self.turn += 1;
             if size == 0 {
                 return Poll::Pending;
             }
@@ -122,7 +124,7 @@ mod tests {
 
     /// All frames of a stream, each wait cancelling the read; then how the stream ended.
     fn frames(bytes: &[u8], sizes: &[usize], size_max: usize) -> (Vec<BytesMut>, Option<FrameError>) {
-        let mut reader = Pieces { bytes, sizes: sizes.to_vec().into_iter().cycle() };
+        let mut reader = Pieces { bytes, sizes, turn: 0 };
         let (mut buf, mut frames) = (BytesMut::new(), Vec::new());
         loop {
             let mut read = std::pin::pin!(read_frame(&mut reader, &mut buf, size_max));
@@ -160,7 +162,7 @@ mod tests {
         // A peer claims 2 GiB and sends 200,000 bytes of it: the buffer stays within four times that.
         let mut bytes = i32::MAX.to_be_bytes().to_vec();
         bytes.resize(200_000, 7);
-        let mut reader = Pieces { bytes: &bytes, sizes: vec![30_000].into_iter().cycle() };
+        let mut reader = Pieces { bytes: &bytes, sizes: &[30_000], turn: 0 };
         let mut buf = BytesMut::new();
         let mut read = Box::pin(read_frame(&mut reader, &mut buf, usize::MAX));
         let Poll::Ready(Err(FrameError::Torn { received, .. })) =

@@ -13,11 +13,22 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use crate::reader::Reader;
 use crate::{DecodeError, EncodeError};
 
+/// The largest request body that becomes a generated type. Their lists and maps take many times their bytes on the
+/// wire (`tests/hostile.rs` measures), so the 100 MiB that a request with records may have would become gigabytes;
+/// the largest honest ones, a group's assignments or 100,000 topics by name, are far below.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A request's body, as it follows the header.
 ///
+/// The result's strings and bytes are parts of `body`: what outlives the request should be copied out of it.
+///
 /// # Errors
-/// The body is not one of this type and version; the caller closes the connection.
+/// The body is not one of this type and version, or larger than [`REQUEST_BYTES_MAX`]; the caller closes the
+/// connection.
 pub fn decode_request<T: Decodable>(body: Bytes, version: i16) -> Result<T, DecodeError> {
+    if body.len() > REQUEST_BYTES_MAX {
+        return Err(DecodeError::Size { what: name::<T>(), bytes: body.len(), limit: REQUEST_BYTES_MAX });
+    }
     decode(body, version)
 }
 

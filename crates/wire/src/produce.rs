@@ -70,8 +70,11 @@ pub fn decode_produce(mut body: BytesMut, version: i16) -> Result<ProduceRequest
     Ok(request)
 }
 
-/// The request without its records, and where each partition's records lie, in order.
-fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Vec<Option<Range<usize>>>), DecodeError> {
+/// Where each partition's records lie in the body, in order.
+type Ranges = Vec<Option<Range<usize>>>;
+
+/// The request without its records, and where those are.
+fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Ranges), DecodeError> {
     if !(3..=13).contains(&version) {
         return Err(DecodeError::Version { what: WHAT, version });
     }
@@ -83,7 +86,7 @@ fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Vec<Option<Range<
     // The least a topic takes: an empty name and no partitions; a partition: its index and null records.
     let topics = reader.array_length("topics", 2)?;
     let mut request = ProduceRequest { transactional_id, acks, timeout_ms, topics: room(topics) };
-    let mut ranges = Vec::new();
+    let mut ranges = Ranges::new();
     for _ in 0..topics {
         let (name, topic_id) = if version >= 13 {
             (String::new(), Some(reader.uuid("topic id")?))
