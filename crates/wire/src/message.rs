@@ -13,10 +13,10 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use crate::reader::Reader;
 use crate::{DecodeError, EncodeError};
 
-/// The largest request body that becomes a generated type. Their lists and maps take many times their bytes on the
-/// wire (`tests/hostile.rs` measures), so the 100 MiB that a request with records may have would become gigabytes;
-/// the largest honest ones, a group's assignments or 100,000 topics by name, are far below.
-pub const REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most bytes of a request, records aside, that become lists and strings. Decoded, tiny items take up to 130 times
+/// their bytes on the wire (`tests/hostile.rs` measures), so the 100 MiB that a request may have would become 13 GiB.
+/// The largest honest requests, a group's assignments or 100,000 topics by name, take a few MiB.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A request's body, as it follows the header.
 ///

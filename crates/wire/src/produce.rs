@@ -6,7 +6,8 @@
 //! Invariants:
 //! 1. Each `records` is a part of the frame that nobody else can reach, so the broker may write its base offset and
 //!    leader epoch into it.
-//! 2. Records of at most [`COPY_MAX`] bytes are copied instead: kept by reference, so little would keep the whole
+//! 2. What is not records is at most [`REQUEST_BYTES_MAX`] bytes, as in any other request.
+//! 3. Records of at most [`COPY_MAX`] bytes are copied instead: kept by reference, so little would keep the whole
 //!    read buffer in memory.
 
 use std::ops::Range;
@@ -15,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use uuid::Uuid;
 
 use crate::DecodeError;
+use crate::message::REQUEST_BYTES_MAX;
 use crate::reader::Reader;
 
 /// Records up to this size are copied out of the frame: a copy of so little costs less than what it would pin.
@@ -87,6 +89,7 @@ fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Ranges), DecodeEr
     let topics = reader.array_length("topics", 2)?;
     let mut request = ProduceRequest { transactional_id, acks, timeout_ms, topics: room(topics) };
     let mut ranges = Ranges::new();
+    let mut records_bytes = 0;
     for _ in 0..topics {
         let (name, topic_id) = if version >= 13 {
             (String::new(), Some(reader.uuid("topic id")?))
@@ -97,16 +100,29 @@ fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Ranges), DecodeEr
         let mut topic = ProduceTopic { name, topic_id, partitions: room(partitions) };
         for _ in 0..partitions {
             let index = reader.i32("partition index")?;
-            ranges.push(reader.nullable_bytes_range("records")?);
+            let range = reader.nullable_bytes_range("records")?;
+            records_bytes += range.as_ref().map_or(0, ExactSizeIterator::len);
+            ranges.push(range);
             reader.skip_tagged_fields("partition's tagged fields")?;
+            check_size(reader.position() - records_bytes)?;
             topic.partitions.push(ProducePartition { index, records: None });
         }
         reader.skip_tagged_fields("topic's tagged fields")?;
+        check_size(reader.position() - records_bytes)?;
         request.topics.push(topic);
     }
     reader.skip_tagged_fields("request's tagged fields")?;
     reader.finish(WHAT)?;
     Ok((request, ranges))
+}
+
+/// Refuses to go on reading where lists of many small items would take many times their bytes.
+fn check_size(bytes: usize) -> Result<(), DecodeError> {
+    if bytes <= REQUEST_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(DecodeError::Size { what: "ProduceRequest without its records", bytes, limit: REQUEST_BYTES_MAX })
+    }
 }
 
 /// Room for a claimed number of items, as far as it is small; beyond that the list grows as items are really there.

@@ -5,6 +5,7 @@ use forebay_wire::kafka::messages::api_versions_response::ApiVersion;
 use forebay_wire::kafka::messages::{
     ApiKey, ApiVersionsRequest, ApiVersionsResponse, HeartbeatRequest, HeartbeatResponse, MetadataRequest,
 };
+use forebay_wire::message::REQUEST_BYTES_MAX;
 use forebay_wire::{
     decode_request, decode_request_header, decode_response, encode_request, encode_response, peek_correlation_id,
 };
@@ -63,6 +64,9 @@ fn what_does_not_fit_says_what_and_why() {
     let body = Bytes::from_static(&[0, 0, 0, 0, 1]);
     let error = decode_request::<MetadataRequest>(body.clone(), 3).unwrap_err();
     assert_eq!(error.to_string(), "MetadataRequest is followed by 1 bytes that belong to nothing");
+    let large = Bytes::from(vec![0; REQUEST_BYTES_MAX + 1]);
+    let error = decode_request::<MetadataRequest>(large, 3).unwrap_err();
+    assert_eq!(error.to_string(), "MetadataRequest of 8388609 bytes is larger than the 8388608 bytes allowed");
     let error = decode_request::<MetadataRequest>(body, 99).unwrap_err();
     assert_eq!(error.to_string(), "cannot decode MetadataRequest of version 99");
     let request = ApiVersionsRequest::default();

@@ -5,6 +5,7 @@ use bytes::{Bytes, BytesMut};
 use forebay_wire::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use forebay_wire::kafka::messages::{ProduceRequest as Generated, TopicName, TransactionalId};
 use forebay_wire::kafka::protocol::{Encodable, StrBytes};
+use forebay_wire::message::REQUEST_BYTES_MAX;
 use forebay_wire::{ProducePartition, ProduceRequest, ProduceTopic, decode_produce, fuzz};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -113,4 +114,15 @@ fn what_is_no_request_says_why() {
     assert_eq!(why(&trailing, 3), "ProduceRequest is followed by 1 bytes that belong to nothing");
     let no_topics = [0xff, 0xff, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
     assert_eq!(why(&no_topics, 3), "topics at position 8 has the impossible length -1");
+}
+
+#[test]
+fn records_may_be_large_but_not_what_is_around_them() {
+    let large = vec![7; REQUEST_BYTES_MAX + 1];
+    let request = one_topic(&[&large]);
+    assert_eq!(decode_produce(encode(&request, 9), 9).expect("encoded above"), request);
+    let empty = ProduceTopic { name: "x".repeat(1_000), topic_id: None, partitions: Vec::new() };
+    let topics = vec![empty; REQUEST_BYTES_MAX / 1_000 + 1];
+    let error = decode_produce(encode(&ProduceRequest { topics, ..request }, 3), 3).unwrap_err();
+    assert!(error.to_string().ends_with("is larger than the 8388608 bytes allowed"), "{error}");
 }
