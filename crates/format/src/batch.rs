@@ -2,8 +2,12 @@
 //! upload, and from which footers and producer state are made.
 //!
 //! Invariants:
-//! 1. `base_offset <= last_offset`; parsing refuses anything else.
-//! 2. A batch with a marker has a producer, and no sequence.
+//! 1. `base_offset <= last_offset < i64::MAX`.
+//! 2. A batch with a marker has a producer.
+//! 3. Both sequences of a batch are there, or neither is.
+//!
+//! Parsing refuses what breaks these; writing it stops the process, because it could not be read again. Who takes
+//! batches from clients refuses it first.
 //!
 //! Sources: KIP-98 (producer id, epoch, sequence, markers), Kafka's `EndTransactionMarker`.
 
@@ -137,10 +141,11 @@ impl MarkerSummary {
 
 impl BatchSummary {
     /// Bytes of a summary.
-    pub(crate) const SIZE: usize = 48 + MarkerSummary::SIZE;
+    pub(crate) const SIZE: usize = 52 + MarkerSummary::SIZE;
 
     pub(crate) fn write(&self, w: &mut Writer) {
         assert!(self.base_offset <= self.last_offset, "a batch ends at or after its start: {self:?}");
+        assert!(self.last_offset.get() < i64::MAX, "a log has an end: {self:?}");
         assert!(self.marker.is_none() || self.producer.is_some(), "a marker names its producer: {self:?}");
         w.offset(self.base_offset);
         w.offset(self.last_offset);
@@ -151,6 +156,8 @@ impl BatchSummary {
         w.zeros(3); // reserved
         match &self.producer {
             Some(p) => {
+                let sequences = (p.base_sequence, p.last_sequence);
+                assert!(are_sequences(sequences), "a batch has both sequences or neither: {self:?}");
                 w.i64(p.id.get());
                 w.i32(p.base_sequence);
                 w.i32(p.last_sequence);
@@ -188,12 +195,13 @@ impl BatchSummary {
     }
 }
 
-/// A first and last sequence: both there, or neither.
-pub(crate) fn read_sequences(r: &mut Reader<'_>) -> Result<(i32, i32), Fault> {
-    match (r.i32()?, r.i32()?) {
-        both @ ((0.., 0..) | (NO_SEQUENCE, NO_SEQUENCE)) => Ok(both),
-        (base, last) => Err(bad("sequences", format_args!("{base} to {last}"))),
-    }
+fn are_sequences(both: (i32, i32)) -> bool {
+    matches!(both, (0.., 0..) | (NO_SEQUENCE, NO_SEQUENCE))
+}
+
+fn read_sequences(r: &mut Reader<'_>) -> Result<(i32, i32), Fault> {
+    let both = (r.i32()?, r.i32()?);
+    if are_sequences(both) { Ok(both) } else { Err(bad("sequences", format_args!("{} to {}", both.0, both.1))) }
 }
 
 impl AbortedTxn {
@@ -201,6 +209,7 @@ impl AbortedTxn {
     pub(crate) const SIZE: usize = 24;
 
     pub(crate) fn write(&self, w: &mut Writer) {
+        assert!(self.first_offset <= self.last_offset, "a transaction ends at or after its start: {self:?}");
         w.i64(self.producer.get());
         w.offset(self.first_offset);
         w.offset(self.last_offset);

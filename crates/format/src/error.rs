@@ -40,7 +40,7 @@ pub enum Fault {
     Version { seen: u16, known: u16 },
     #[error("its {part} has checksum {seen:#010x} and was written with {wanted:#010x}")]
     Checksum { part: &'static str, wanted: u32, seen: u32 },
-    #[error("it ends too early: {needed} bytes are needed for {part}, {have} are left")]
+    #[error("it ends too early: {needed} bytes are needed for its {part}, {have} are left")]
     Short { part: &'static str, needed: u64, have: u64 },
     #[error("{extra} bytes follow its end")]
     Trailing { extra: u64 },

@@ -1,4 +1,4 @@
-//! The data folder's marker, file `forebay-folder`: which format the folder has, whose it is, and the disk's own id. It
+//! The data folder's marker: which format the folder has, whose it is, and the disk's own id. It
 //! is text, so that an operator can read it, and its last line is a checksum of the lines before.
 //!
 //! Source: D3 (a local disk is known by its own id).
@@ -40,6 +40,9 @@ pub struct FolderMarker {
 }
 
 impl FolderMarker {
+    /// The marker's name in the data folder.
+    pub const FILE_NAME: &str = "forebay-folder";
+
     pub fn encode(&self) -> String {
         let Self { cluster, disk } = self;
         let text = format!("{FIRST_LINE}\nformat {FOLDER_FORMAT}\ncluster {cluster}\ndisk {disk}\n");

@@ -131,3 +131,66 @@ impl FromStr for ObjectName {
         if digits == wanted { Ok(parsed) } else { Err(NameError::Digits { name: name.to_owned(), wanted }) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name with the right digits put before it.
+    fn with_digits(rest: &str) -> String {
+        format!("{}/{rest}", ObjectName::digits(rest))
+    }
+
+    #[test]
+    fn a_name_that_we_would_not_write_is_refused() {
+        let form = |name: &str| NameError::Form(name.to_owned());
+        for rest in [
+            "data/1/7/42",
+            "data/01/00000000000000000007/00000000000000000042",
+            "data/-1/00000000000000000007/00000000000000000042",
+            "data/1/00000000000000000007/+0000000000000000042",
+            "data/1/00000000000000000007/00000000000000000042/",
+            "data/1/00000000000000000007",
+            "waal/1/00000000000000000007/00000000000000000042",
+            "snap/coordinator/AQEBAQEBAQEBAQEBAQEBAR/49/0000000006/00000000000000098765",
+            "snap/coordinator/AAAAAAAAAAAAAAAAAAAAAA/49/0000000006/00000000000000098765",
+            "metadata/wal/00000000000000000001.sst",
+            "",
+        ] {
+            let name = with_digits(rest);
+            assert_eq!(name.parse::<ObjectName>(), Err(form(&name)));
+        }
+        for name in ["", "/", "metadata/manifest", "6c"] {
+            assert_eq!(name.parse::<ObjectName>(), Err(form(name)));
+        }
+    }
+
+    #[test]
+    fn wrong_digits_are_told_from_a_wrong_form() {
+        let right = ObjectName::Journal { number: 5 }.to_string();
+        let wrong = format!("{}/journal/00000000000000000005", if right.starts_with("00") { "01" } else { "00" });
+        let error = wrong.parse::<ObjectName>().expect_err("wrong digits");
+        assert_eq!(error, NameError::Digits { name: wrong, wanted: right[..2].to_owned() });
+    }
+
+    #[test]
+    fn digits_spread_the_numbers_of_one_epoch() {
+        // Of 256 names in a row each pair of digits gets about one: a CRC maps the numbers' last digits well apart.
+        let digits = |sequence| {
+            let sequence = WalSequence::new(sequence);
+            ObjectName::Wal { broker: BrokerId::ZERO, epoch: BrokerEpoch::ZERO, sequence }.to_string()[..2].to_owned()
+        };
+        let distinct: std::collections::BTreeSet<String> = (0..256).map(digits).collect();
+        assert!(distinct.len() > 100, "only {} beginnings among 256 names", distinct.len());
+    }
+
+    #[test]
+    fn every_topic_id_reads_back() {
+        for seed in 0..=255_u8 {
+            let mut bits = [seed; 16];
+            bits[usize::from(seed % 16)] = !seed;
+            let topic = TopicId::from_random(bits);
+            assert_eq!(parse_topic(&topic.to_string()), Some(topic));
+        }
+    }
+}

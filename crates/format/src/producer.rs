@@ -57,6 +57,8 @@ impl BatchWindow {
         if self.0.len() == WINDOW_BATCHES_MAX {
             self.0.remove(0);
         }
+        // Most producers of a million write one batch: no spare room.
+        self.0.reserve_exact(1);
         self.0.push(batch);
     }
 }

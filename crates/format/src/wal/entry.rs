@@ -63,7 +63,7 @@ impl WalEntry {
             None => w.zeros(AbortedTxn::SIZE),
         }
         w.count(self.records.len());
-        debug_assert_eq!(w.len() - start, Self::HEAD_SIZE);
+        assert_eq!(w.len() - start, Self::HEAD_SIZE, "entry heads are told apart by their size");
     }
 
     /// The entries of a block's payload, which lies at `position` of its segment.

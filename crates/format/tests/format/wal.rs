@@ -1,0 +1,154 @@
+//! The WAL block and what a reader of a segment can tell: whole, torn, never written, left over.
+
+use bytes::Bytes;
+use forebay_format::{
+    BlockClass, ErrorKind, SECTOR_SIZE, SegmentHead, WAL_BLOCK_HEADER_SIZE, WalBlockHead, WalEntry, WalExpect,
+    classify_wal_block, crc32c, find_wal_block,
+};
+use forebay_types::WalSequence;
+use proptest::prelude::*;
+
+use crate::samples::{broker_epoch, encode_block, entries, plain, segment_head, wal_block_head, wal_entries};
+
+fn expect(sequence: u64) -> WalExpect {
+    let WalBlockHead { broker, broker_epoch, nonce, sequence, .. } = wal_block_head(sequence);
+    WalExpect { broker, broker_epoch, nonce, sequence }
+}
+
+fn read(bytes: &[u8], sequence: u64) -> Result<Vec<WalEntry>, BlockClass> {
+    match classify_wal_block(bytes, 0, &expect(sequence)) {
+        BlockClass::Valid(block) => Ok(block.entries(&Bytes::copy_from_slice(bytes)).expect("whole entries")),
+        other => Err(other),
+    }
+}
+
+/// Puts the right checksum on a header that was changed.
+fn reseal(block: &mut [u8]) {
+    let crc = crc32c(&block[..WAL_BLOCK_HEADER_SIZE - 4]);
+    block[WAL_BLOCK_HEADER_SIZE - 4..WAL_BLOCK_HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
+}
+
+proptest! {
+    #[test]
+    fn a_block_reads_back(entries in entries(), sequence in 2..u64::MAX, after in prop::collection::vec(any::<u8>(), 0..100)) {
+        let mut bytes = encode_block(&wal_block_head(sequence), &entries);
+        prop_assert_eq!(bytes.len() % SECTOR_SIZE, 0, "a block is whole sectors");
+        bytes.extend(after);
+        prop_assert_eq!(read(&bytes, sequence), Ok(entries));
+    }
+
+    /// A write that was cut at any sector, over zeros or over what was there before, never passes for whole.
+    #[test]
+    fn a_torn_block_is_never_valid(cut in 0..12_usize, left_over: bool) {
+        let entry = |base, byte| WalEntry {
+            records: vec![byte; 15_000].into(),
+            summary: plain(base, 1),
+            ..wal_entries()[1].clone()
+        };
+        let new = encode_block(&wal_block_head(9), &[0, 1, 2].map(|base| entry(base, 0xab)));
+        let old = encode_block(&wal_block_head(5), &[50, 51, 52].map(|base| entry(base, 0xcd)));
+        prop_assert_eq!((new.len(), old.len()), (12 * SECTOR_SIZE, 12 * SECTOR_SIZE));
+        let mut torn = if left_over { old } else { vec![0; new.len()] };
+        torn[..cut * SECTOR_SIZE].copy_from_slice(&new[..cut * SECTOR_SIZE]);
+        let class = classify_wal_block(&torn, 0, &expect(9));
+        let right = match (cut, left_over) {
+            (0, false) => class == BlockClass::Zero,
+            (0, true) => class == BlockClass::Stale(wal_block_head(5)),
+            _ => matches!(class, BlockClass::Torn { head, size, .. } if head == wal_block_head(9) && size == new.len()),
+        };
+        prop_assert!(right, "cut after {cut} sectors: {class:?}");
+    }
+}
+
+/// The segment's header says whose the file is; a new file has none yet; a torn one is an error.
+#[test]
+fn a_segment_header_reads_back() {
+    let sector = segment_head().encode();
+    assert_eq!(sector.len(), SECTOR_SIZE);
+    assert_eq!(SegmentHead::parse(&sector), Ok(Some(segment_head())));
+    assert_eq!(SegmentHead::parse(&[0; SECTOR_SIZE]), Ok(None));
+    let torn = SegmentHead::parse(&[&sector[..60], &[0; SECTOR_SIZE - 60]].concat()).expect_err("torn");
+    assert_eq!(torn.kind(), ErrorKind::Corrupt);
+}
+
+/// Blocks of another epoch, number or use of the file are left-overs, however whole they are.
+#[test]
+fn left_overs_are_told_by_epoch_number_and_nonce() {
+    let block = encode_block(&wal_block_head(9), &wal_entries());
+    let stale = |expect: WalExpect| classify_wal_block(&block, 0, &expect) == BlockClass::Stale(wal_block_head(9));
+    assert!(stale(WalExpect { broker_epoch: broker_epoch(8), ..expect(9) }));
+    assert!(stale(WalExpect { sequence: WalSequence::new(10), ..expect(9) }));
+    assert!(stale(WalExpect { nonce: 1, ..expect(9) }));
+    assert!(!stale(expect(9)));
+}
+
+/// A reader that has too little of a block is told how much it takes.
+#[test]
+fn a_block_that_goes_on_asks_for_more() {
+    let entry = WalEntry { records: vec![7; 10_000].into(), ..wal_entries()[1].clone() };
+    let block = encode_block(&wal_block_head(9), &[entry]);
+    assert_eq!(classify_wal_block(&block[..100], 0, &expect(9)), BlockClass::NeedMore { size: SECTOR_SIZE });
+    assert_eq!(classify_wal_block(&block[..SECTOR_SIZE], 0, &expect(9)), BlockClass::NeedMore { size: block.len() });
+}
+
+/// After a bad header the next block is found by its own, and nothing else is taken for one: not the inside of a
+/// client's record, even where the client wrote a block of this very WAL into it, because it cannot know the nonce.
+#[test]
+fn a_record_cannot_pass_for_a_block() {
+    let forged = encode_block(&WalBlockHead { nonce: 1, ..wal_block_head(50) }, &wal_entries());
+    let before = SECTOR_SIZE - WAL_BLOCK_HEADER_SIZE - 148;
+    let records = [vec![0; before], forged.clone()].concat();
+    let hostile = WalEntry { records: records.into(), ..wal_entries()[1].clone() };
+    let mut segment = encode_block(&wal_block_head(9), &[hostile]);
+    assert_eq!(&segment[SECTOR_SIZE..SECTOR_SIZE + forged.len()], forged, "the forged block lies on a sector");
+    let next = segment.len();
+    segment.extend(encode_block(&wal_block_head(10), &wal_entries()));
+    segment[..SECTOR_SIZE].fill(0xff);
+
+    assert!(matches!(classify_wal_block(&segment, 0, &expect(9)), BlockClass::NoHeader(_)));
+    assert_eq!(find_wal_block(&segment, 1, &expect(9)), Some((next, wal_block_head(10))));
+    assert_eq!(find_wal_block(&segment, 1, &expect(11)), None, "a lower number is no later block");
+    assert_eq!(find_wal_block(&segment, segment.len(), &expect(9)), None);
+}
+
+/// Codec, key and version that this build does not know are not damage; the same in a left-over is only a left-over.
+#[test]
+fn what_is_not_known_is_not_called_torn() {
+    for (at, feature) in [(4, "format version"), (5, "codec"), (6, "reserved bits"), (8, "encryption key")] {
+        let mut block = encode_block(&wal_block_head(9), &wal_entries());
+        block[at] = 9;
+        assert!(matches!(classify_wal_block(&block, 0, &expect(9)), BlockClass::NoHeader(_)), "{feature} is checked");
+        reseal(&mut block);
+        let BlockClass::Unsupported(error) = classify_wal_block(&block, 0, &expect(9)) else { panic!("{feature}") };
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(feature), "{error}");
+        assert!(matches!(classify_wal_block(&block, 0, &expect(10)), BlockClass::Stale(_)));
+    }
+}
+
+/// A record kind of a later version is named, with its place in the segment.
+#[test]
+fn a_pointer_record_is_reserved() {
+    let mut block = encode_block(&wal_block_head(9), &wal_entries());
+    block[WAL_BLOCK_HEADER_SIZE] = 2;
+    let length = u32::from_le_bytes(block[12..16].try_into().expect("four bytes")) as usize;
+    let crc = crc32c(&block[WAL_BLOCK_HEADER_SIZE..WAL_BLOCK_HEADER_SIZE + length]);
+    block[56..60].copy_from_slice(&crc.to_le_bytes());
+    reseal(&mut block);
+    let BlockClass::Valid(valid) = classify_wal_block(&block, 8192, &expect(9)) else { panic!("a whole block") };
+    let error = valid.entries(&block.into()).expect_err("kind 2 is reserved");
+    assert_eq!(
+        error.to_string(),
+        "the WAL entry at byte 8256 cannot be read: it uses record kind 2, which this build does not know"
+    );
+}
+
+/// Replay shares what was read.
+#[test]
+fn parsing_copies_no_records() {
+    let block = Bytes::from(encode_block(&wal_block_head(9), &wal_entries()));
+    let BlockClass::Valid(valid) = classify_wal_block(&block, 0, &expect(9)) else { panic!("a whole block") };
+    let entries = valid.entries(&block).expect("whole entries");
+    let inside = block.as_ptr_range();
+    assert!(entries.iter().all(|e| inside.contains(&e.records.as_ptr())));
+}
