@@ -68,14 +68,23 @@ pub struct MarkerSummary {
     pub prepare: Option<PrepareRef>,
 }
 
-/// The Prepare record that a marker carries out. Grows with every transaction of a transactional id, because all of
-/// them are written to one partition of `__transaction_state` under leader epochs that only grow (D14).
+/// The Prepare record that a marker carries out. Its offset grows with every transaction of a transactional id, because
+/// all of them are written to one partition of `__transaction_state`, and stays the same when a new coordinator asks
+/// for the marker again (D14). Ordered by offset first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrepareRef {
-    /// Leader epoch of the partition of `__transaction_state`.
-    pub txn_leader_epoch: LeaderEpoch,
-    /// Offset of the Prepare record in that partition.
+    /// Offset of the Prepare record in its partition of `__transaction_state`.
     pub prepare_offset: Offset,
+    /// Leader epoch of that partition as the marker was asked for.
+    pub txn_leader_epoch: LeaderEpoch,
+}
+
+impl PrepareRef {
+    /// Whether this is a later decision than the highest that was carried out; one that is not is already done, whichever
+    /// coordinator asks.
+    pub fn is_after(self, highest: Option<Self>) -> bool {
+        highest.is_none_or(|highest| self.prepare_offset > highest.prepare_offset)
+    }
 }
 
 /// A transaction that was aborted: what a `read_committed` fetch must be told.

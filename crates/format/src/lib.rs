@@ -49,9 +49,10 @@ pub use producer::{
     BatchMeta, BatchWindow, ProducerChange, ProducerState, TxnChange, WINDOW_BATCHES_MAX, fold_changes,
 };
 pub use producer_snapshot::{
-    EncodedSnapshot, ProducerSnapshotIndex, ProducerSnapshotWriter, SnapshotHead, SnapshotIndexParse, SnapshotRef,
+    EncodedSnapshot, PartitionProducers, ProducerSnapshotIndex, ProducerSnapshotWriter, SnapshotHead,
+    SnapshotIndexParse, SnapshotRef,
 };
 pub use wal::{
     BlockClass, RecordKind, SECTOR_SIZE, SegmentHead, WAL_BLOCK_HEADER_SIZE, WalBlock, WalBlockHead, WalEntry,
-    WalExpect, classify_wal_block, encode_wal_block, find_wal_block, wal_block_size,
+    WalExpect, classify_wal_block, encode_wal_block, wal_block_size,
 };

@@ -2,7 +2,8 @@
 //! change that a range of the log makes to it.
 //!
 //! Invariants:
-//! 1. Applying the fold of a range equals applying its batches one by one, whatever the state before.
+//! 1. Applying the fold of a range equals applying its batches one by one, whatever the state before; and so it does on a
+//!    state that stands at an offset inside the range.
 //! 2. The window holds the last batches *of the current epoch*, at most [`WINDOW_BATCHES_MAX`], oldest first.
 //! 3. A marker closes the transaction, and moves to the marker's epoch; only another epoch empties the window.
 //! 4. The highest marker never goes back, whatever the producer's epoch (D14).
@@ -128,13 +129,15 @@ impl ProducerState {
         self.apply(&ProducerChange::of(batch, producer));
     }
 
-    /// Moves past a range of the log.
+    /// Moves past a range of the log. The state may stand at the range's start or anywhere in the range: what it has
+    /// seen of the range is not counted twice.
     pub fn apply(&mut self, change: &ProducerChange) {
         if change.resets || self.epoch != change.epoch {
             self.batches = BatchWindow::default();
             self.epoch = change.epoch;
         }
-        for batch in change.batches.as_slice() {
+        let seen = self.batches.last().map(|batch| batch.last_offset);
+        for batch in change.batches.as_slice().iter().filter(|batch| seen < Some(batch.base_offset)) {
             self.batches.push(*batch);
         }
         self.open_txn = match change.txn {

@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use forebay_types::{BrokerEpoch, BrokerId, ClusterId, LogId, Offset, ProducerId, Timestamp, TopicPartition};
 
+use crate::batch::AbortedTxn;
 use crate::block::{BLOCK_HEADER_SIZE, BlockKind, encode_header, parse_block};
 use crate::crc::crc32c;
 use crate::cursor::{Reader, Writer, bad};
@@ -45,6 +46,15 @@ pub struct SnapshotRef {
     pub crc: u32,
 }
 
+/// What a snapshot tells of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionProducers {
+    /// By ascending id.
+    pub producers: Vec<(ProducerId, ProducerState)>,
+    /// The aborted transactions that a reader may still have to know, in the order of their markers.
+    pub aborted: Vec<AbortedTxn>,
+}
+
 /// A snapshot ready to be created.
 #[derive(Clone, Debug)]
 pub struct EncodedSnapshot {
@@ -67,33 +77,29 @@ impl ProducerSnapshotWriter {
         Self { head, chunks: Vec::new(), position: 0, refs: Vec::new() }
     }
 
-    /// Adds a partition with the state of its producers before offset `at`, by ascending id.
+    /// Adds a partition with its state before offset `at`.
     ///
     /// # Panics
     /// Where partitions or producers do not ascend.
-    pub fn push<'a>(
-        &mut self,
-        partition: TopicPartition,
-        log: LogId,
-        at: Offset,
-        producers: impl IntoIterator<Item = (ProducerId, &'a ProducerState)>,
-    ) {
+    pub fn push(&mut self, partition: TopicPartition, log: LogId, at: Offset, state: &PartitionProducers) {
         let ascends = self.refs.last().is_none_or(|last| (last.partition, last.log) < (partition, log));
         assert!(ascends, "partitions of a snapshot ascend, {partition} does not");
-        let mut body = Writer::default();
-        let (mut count, mut last) = (0, None);
-        for (producer, state) in producers {
-            assert!(last < Some(producer), "producers of a partition ascend, {producer} does not");
-            last = Some(producer);
-            state.as_change(producer).write(&mut body);
-            count += 1;
-        }
-        let mut w = Writer::with_capacity(40 + body.len());
+        let mut w = Writer::default();
         w.partition(partition);
-        w.count(count);
+        w.count(state.producers.len());
         w.u64(log.get());
         w.offset(at);
-        w.bytes(body.written());
+        w.count(state.aborted.len());
+        w.u32(0); // reserved
+        let mut last = None;
+        for (producer, state) in &state.producers {
+            assert!(last < Some(*producer), "producers of a partition ascend, {producer} does not");
+            last = Some(*producer);
+            state.as_change(*producer).write(&mut w);
+        }
+        for aborted in &state.aborted {
+            aborted.write(&mut w);
+        }
         let payload = Bytes::from(w.finish());
         let length = u32::try_from(payload.len() + BLOCK_HEADER_SIZE)
             .expect("a partition's producers below 4 GiB: expiry bounds them long before");
@@ -202,8 +208,8 @@ impl ProducerSnapshotIndex {
 }
 
 impl SnapshotRef {
-    /// The producers in the block that this points to: `bytes` are its `length` bytes from `position`. By ascending id.
-    pub fn parse(&self, bytes: &Bytes) -> Result<Vec<(ProducerId, ProducerState)>, FormatError> {
+    /// The block that this points to: `bytes` are its `length` bytes from `position`.
+    pub fn parse(&self, bytes: &Bytes) -> Result<PartitionProducers, FormatError> {
         let payload = parse_block(BlockKind::Producers, bytes, self.position, self.at.get(), self.crc)
             .map_err(|e| e.of_partition(self.partition))?;
         self.parse_payload(&payload).map_err(|fault| {
@@ -211,12 +217,14 @@ impl SnapshotRef {
         })
     }
 
-    fn parse_payload(&self, payload: &[u8]) -> Result<Vec<(ProducerId, ProducerState)>, Fault> {
+    fn parse_payload(&self, payload: &[u8]) -> Result<PartitionProducers, Fault> {
         let mut r = Reader::new(payload, "payload");
         let (partition, count, log, at) = (r.partition()?, r.size()?, r.log()?, r.offset("snapshot offset")?);
         if (partition, log, at) != (self.partition, self.log, self.at) {
             return Err(bad("identity", format_args!("partition {partition}, log {log}, offset {at}")));
         }
+        let aborted_count = r.count(AbortedTxn::SIZE)?;
+        r.reserved(4)?;
         if count as u64 * ProducerChange::SIZE_MIN as u64 > r.left() as u64 {
             return Err(bad("number of producers", format_args!("{count} in {} bytes", r.left())));
         }
@@ -232,7 +240,11 @@ impl SnapshotRef {
             }
             producers.push(state);
         }
+        let mut aborted = Vec::with_capacity(aborted_count);
+        for _ in 0..aborted_count {
+            aborted.push(AbortedTxn::read(&mut r)?);
+        }
         r.end()?;
-        Ok(producers)
+        Ok(PartitionProducers { producers, aborted })
     }
 }

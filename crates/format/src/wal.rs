@@ -20,7 +20,7 @@ mod segment;
 
 pub use block::{
     BlockClass, WAL_BLOCK_HEADER_SIZE, WalBlock, WalBlockHead, WalExpect, classify_wal_block, encode_wal_block,
-    find_wal_block, wal_block_size,
+    wal_block_size,
 };
 pub use entry::{RecordKind, WalEntry};
 pub use segment::SegmentHead;

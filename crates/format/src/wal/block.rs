@@ -155,16 +155,6 @@ pub fn classify_wal_block(bytes: &[u8], position: u64, expect: &WalExpect) -> Bl
     BlockClass::Valid(WalBlock { head, position, length, entries })
 }
 
-/// The first header in `bytes`, from `from` on in steps of a sector, of the writer and use that `expect` names, with its
-/// number or a higher one: what comes after a block that could not be read.
-pub fn find_wal_block(bytes: &[u8], from: usize, expect: &WalExpect) -> Option<(usize, WalBlockHead)> {
-    let first = from.next_multiple_of(SECTOR_SIZE);
-    (first..bytes.len()).step_by(SECTOR_SIZE).find_map(|at| {
-        let head = Header::parse(&bytes[at..]).ok()?.head;
-        (head.is_of(expect) && head.sequence >= expect.sequence).then_some((at, head))
-    })
-}
-
 impl WalBlockHead {
     fn is_of(&self, expect: &WalExpect) -> bool {
         (self.broker, self.broker_epoch, self.nonce) == (expect.broker, expect.broker_epoch, expect.nonce)

@@ -104,6 +104,20 @@ proptest! {
         }
     }
 
+    /// A state that stands inside a range (a snapshot taken between two uploads) is brought to the range's end by the
+    /// range's whole fold.
+    #[test]
+    fn a_fold_may_begin_before_the_state(batches in history(), cuts in any::<[prop::sample::Index; 2]>()) {
+        let mut cuts = cuts.map(|cut| cut.index(batches.len() + 1));
+        cuts.sort_unstable();
+        let [start, at] = cuts;
+        let mut states = states_of([&batches[..at]].into_iter());
+        for change in fold_changes(&batches[start..]) {
+            states.entry(change.producer).or_insert_with(|| ProducerState::new(change.epoch)).apply(&change);
+        }
+        prop_assert_eq!(states, states_of([&batches[..]].into_iter()));
+    }
+
     /// The state that an owner keeps batch by batch is the one that a restart folds from footers.
     #[test]
     fn an_owner_and_a_restart_agree(batches in history()) {
@@ -163,12 +177,23 @@ fn a_transaction_keeps_its_first_offset_across_ranges() {
 #[test]
 fn the_highest_marker_outlives_epochs_and_late_markers() {
     let high = marker(1, 1, 0, MarkerKind::Commit, 5, Some((3, 100)));
-    let late = marker(2, 1, 1, MarkerKind::Abort, 6, Some((2, 900)));
+    let late = marker(2, 1, 1, MarkerKind::Abort, 6, Some((4, 99)));
     let foreign = marker(3, 1, 1, MarkerKind::Abort, 7, None);
     let mut state = ProducerState::new(epoch(0));
     state.apply(&fold_changes(&[high, late, foreign])[0]);
-    assert_eq!(state.marker, high.marker, "a later leader epoch of the transaction partition is higher");
+    assert_eq!(state.marker, high.marker, "the later Prepare record is higher, whoever asks");
     assert_eq!(state.coordinator_epoch, Some(7), "Kafka's coordinator epoch is that of the last marker");
+}
+
+#[test]
+fn a_marker_asked_for_again_is_done() {
+    let prepare = |epoch, at| marker(0, 1, 0, MarkerKind::Commit, 0, Some((epoch, at))).marker.and_then(|m| m.prepare);
+    let after = |epoch, at, highest| prepare(epoch, at).is_some_and(|p| p.is_after(highest));
+    assert!(after(3, 100, None));
+    assert!(after(3, 101, prepare(3, 100)));
+    assert!(!after(3, 100, prepare(3, 100)), "asked again");
+    assert!(!after(4, 100, prepare(3, 100)), "asked again by the next coordinator");
+    assert!(!after(4, 99, prepare(3, 100)), "a late request for an earlier transaction");
 }
 
 #[test]

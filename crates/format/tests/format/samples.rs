@@ -4,8 +4,8 @@ use bytes::Bytes;
 use forebay_format::{
     AbortedTxn, BatchProducer, BatchSummary, CoordinatorKind, CoordinatorSnapshot, DiskId, EncodedObject,
     EncodedSnapshot, Fence, FolderMarker, JournalChange, JournalEntry, MarkerKind, MarkerSummary, NO_SEQUENCE,
-    ObjectHead, ObjectWriter, PrepareRef, ProducerSnapshotWriter, ProducerState, SectionHead, SegmentHead,
-    SnapshotHead, WalBlockHead, WalEntry,
+    ObjectHead, ObjectWriter, PartitionProducers, PrepareRef, ProducerSnapshotWriter, ProducerState, SectionHead,
+    SegmentHead, SnapshotHead, WalBlockHead, WalEntry,
 };
 use forebay_types::{
     BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, LogId, Offset, OffsetRange, PartitionIndex, ProducerEpoch,
@@ -210,8 +210,8 @@ pub fn snapshot_head() -> SnapshotHead {
     }
 }
 
-/// The states of producers 4000 (a window, an open transaction) and 4001 (a marker only).
-pub fn producer_states() -> Vec<(ProducerId, ProducerState)> {
+/// Producers 4000 (a window, an open transaction) and 4001 (a marker only), and an aborted transaction.
+pub fn producer_states() -> PartitionProducers {
     let mut first = ProducerState::new(epoch(2));
     let mut second = ProducerState::new(epoch(0));
     let step = |state: &mut ProducerState, batch: &BatchSummary| {
@@ -220,14 +220,14 @@ pub fn producer_states() -> Vec<(ProducerId, ProducerState)> {
     step(&mut first, &sequenced(10, 3, 4000, 2, 0));
     step(&mut first, &transactional(sequenced(13, 1, 4000, 2, 3)));
     step(&mut second, &marker(14, 4001, 0, MarkerKind::Commit, 3, Some((4, 77))));
-    vec![(producer(4000), first), (producer(4001), second)]
+    let aborted = AbortedTxn { producer: producer(4000), first_offset: offset(2), last_offset: offset(9) };
+    PartitionProducers { producers: vec![(producer(4000), first), (producer(4001), second)], aborted: vec![aborted] }
 }
 
 pub fn producer_snapshot() -> EncodedSnapshot {
-    let states = producer_states();
     let mut w = ProducerSnapshotWriter::new(snapshot_head());
-    w.push(partition(1, 0), log(10), offset(15), states.iter().map(|(id, state)| (*id, state)));
-    w.push(partition(1, 1), log(11), offset(0), []);
+    w.push(partition(1, 0), log(10), offset(15), &producer_states());
+    w.push(partition(1, 1), log(11), offset(0), &PartitionProducers::default());
     w.finish()
 }
 

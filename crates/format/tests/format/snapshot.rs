@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use forebay_format::{
-    CoordinatorKind, CoordinatorSnapshot, Fence, FolderMarker, JournalChange, JournalEntry, ProducerSnapshotIndex,
-    ProducerSnapshotWriter, ProducerState, SnapshotIndexParse,
+    AbortedTxn, CoordinatorKind, CoordinatorSnapshot, Fence, FolderMarker, JournalChange, JournalEntry,
+    PartitionProducers, ProducerSnapshotIndex, ProducerSnapshotWriter, ProducerState, SnapshotIndexParse,
 };
 use forebay_types::{Timestamp, WalSequence};
 use proptest::prelude::*;
@@ -31,8 +31,13 @@ proptest! {
                 let Some(who) = &batch.producer else { continue };
                 states.entry(who.id).or_insert_with(|| ProducerState::new(who.epoch)).apply_batch(batch, who);
             }
-            w.push(partition(1, i), log(10), offset(77), states.iter().map(|(id, state)| (*id, state)));
-            written.push(states.into_iter().collect::<Vec<_>>());
+            let aborted = batches.iter().filter_map(|batch| {
+                let who = batch.producer.filter(|_| batch.marker.is_some())?;
+                Some(AbortedTxn { producer: who.id, first_offset: offset(0), last_offset: batch.last_offset })
+            });
+            let state = PartitionProducers { aborted: aborted.collect(), producers: states.into_iter().collect() };
+            w.push(partition(1, i), log(10), offset(77), &state);
+            written.push(state);
         }
         let snapshot = w.finish();
         let object = Bytes::from(snapshot.chunks.concat());
