@@ -1,0 +1,282 @@
+//! Sealing a WAL on a local disk: find every block of the epoch, judge what is missing, replay the rest.
+//!
+//! The process lock on the data folder is the fence: whoever seals here is the only process that writes here. So
+//! sealing reads, makes durable what it read, and changes nothing; doing it again gives the same.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use forebay_env::Env;
+use forebay_format::{BlockClass, SegmentHead, WalEntry, WalExpect};
+use forebay_types::{BrokerEpoch, BrokerId, ClusterId, WalSequence};
+use parking_lot::Mutex;
+
+use super::files::{Folder, SegmentFile};
+use super::scan::{self, Bad, Window};
+use super::verdict::judge;
+use crate::seal::{Ledger, Replay, ReplaySource};
+use crate::{CorruptRange, SealError, Sealed, SealedContents, Sealer};
+
+/// Bytes of batches that a replay reads ahead in one go.
+const REPLAY_AHEAD_BYTES: usize = 4 << 20;
+
+/// Seals epochs whose segments lie in one folder.
+pub struct DiskSealer {
+    env: Env,
+    folder: Arc<Folder>,
+    cluster: ClusterId,
+}
+
+impl DiskSealer {
+    pub fn new(env: &Env, folder: PathBuf, cluster: ClusterId) -> Self {
+        Self { env: env.clone(), folder: Arc::new(Folder::new(env.disk(), folder)), cluster }
+    }
+}
+
+#[async_trait]
+impl Sealer for DiskSealer {
+    async fn seal(
+        &self,
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        committed: Option<WalSequence>,
+    ) -> Result<Sealed, SealError> {
+        let (folder, cluster) = (Arc::clone(&self.folder), self.cluster.clone());
+        let start = committed.map_or(WalSequence::ZERO, WalSequence::next);
+        let whole = self
+            .env
+            .blocking("wal-seal", move || {
+                let mut blocks = Blocks {
+                    broker,
+                    epoch,
+                    segments: segments_of(&folder, &cluster, broker, epoch)?,
+                    at: BTreeMap::new(),
+                };
+                blocks.skip_committed(start)?;
+                blocks.seal(start)
+            })
+            .await?;
+        let (end, blocks, corrupt) = whole;
+        let queue = blocks.at.range(start..).map(|(sequence, at)| (*sequence, *at)).collect();
+        let state = ReplayState { blocks, queue, window: None, ready: VecDeque::new() };
+        let replay = DiskReplay { env: self.env.clone(), state: Arc::new(Mutex::new(state)) };
+        Ok(Sealed { end, contents: SealedContents::Entries(Replay::new(replay)), corrupt })
+    }
+}
+
+/// One use of a segment by the epoch.
+struct Segment {
+    file: SegmentFile,
+    nonce: u64,
+    /// `None` where the segment's header is unreadable.
+    number: Option<u64>,
+}
+
+/// Where a block is.
+#[derive(Clone, Copy)]
+struct At {
+    segment: usize,
+    position: u64,
+}
+
+struct Blocks {
+    broker: BrokerId,
+    epoch: BrokerEpoch,
+    segments: Vec<Segment>,
+    at: BTreeMap<WalSequence, At>,
+}
+
+fn disk_error(what: &'static str, subject: &str) -> impl Fn(io::Error) -> SealError {
+    let subject = subject.to_owned();
+    move |source| SealError::Disk { what, subject: subject.clone(), source: Arc::new(source) }
+}
+
+/// The segments that the epoch wrote last, by their numbers.
+fn segments_of(
+    folder: &Folder,
+    cluster: &ClusterId,
+    broker: BrokerId,
+    epoch: BrokerEpoch,
+) -> Result<Vec<Segment>, SealError> {
+    let mut segments = Vec::new();
+    for slot in folder.slots().map_err(disk_error("list the segments of", "the WAL"))? {
+        let name = folder.name_of(slot);
+        let file = folder.open(slot).map_err(disk_error("open", &name))?;
+        match file.head().map_err(disk_error("read", &name))? {
+            Ok(None) => {}
+            Ok(Some(SegmentHead { cluster: c, broker: b, broker_epoch: e, segment, nonce, .. })) => {
+                if (&c, b, e) == (cluster, broker, epoch) {
+                    segments.push(Segment { file, nonce, number: Some(segment) });
+                }
+            }
+            Err(error) => {
+                // A header is one sector, so it cannot be torn: it decayed. Its first block knows the rest.
+                let head = scan::first_head(&mut Window::new(file.clone()), broker, epoch);
+                let head = head.map_err(disk_error("read", &name))?;
+                let found = head.is_some();
+                tracing::error!(%error, found, "a WAL segment's header is unreadable; its blocks are looked for without");
+                if let Some(head) = head.filter(|h| (h.broker, h.broker_epoch) == (broker, epoch)) {
+                    segments.push(Segment { file, nonce: head.nonce, number: None });
+                }
+            }
+        }
+    }
+    segments.sort_by_key(|s| s.number);
+    Ok(segments)
+}
+
+impl Blocks {
+    fn expect(&self, segment: usize, sequence: WalSequence) -> WalExpect {
+        let nonce = self.segments[segment].nonce;
+        WalExpect { broker: self.broker, broker_epoch: self.epoch, nonce, sequence }
+    }
+
+    /// Leaves out the segments whose successor begins at or below `start`: all they hold is committed, and a start after
+    /// long uptime must not read the whole WAL.
+    fn skip_committed(&mut self, start: WalSequence) -> Result<(), SealError> {
+        let mut firsts = Vec::new();
+        for segment in &self.segments {
+            let head = scan::first_head(&mut Window::new(segment.file.clone()), self.broker, self.epoch)
+                .map_err(disk_error("read", &segment.file.name))?;
+            firsts.push(head.filter(|h| h.nonce == segment.nonce).map(|h| h.sequence));
+        }
+        let numbers: Vec<_> = self.segments.iter().map(|s| s.number).collect();
+        let mut index = 0;
+        self.segments.retain(|_| {
+            let follows = |a: Option<u64>, b: Option<u64>| a.is_some_and(|a| b == Some(a + 1));
+            let next = index + 1;
+            let skip = next < numbers.len()
+                && follows(numbers[index], numbers[next])
+                && firsts[next].is_some_and(|first| first <= start);
+            index += 1;
+            !skip
+        });
+        Ok(())
+    }
+
+    /// Finds the blocks and judges what is missing.
+    fn seal(mut self, start: WalSequence) -> Result<(WalSequence, Self, Vec<CorruptRange>), SealError> {
+        let mut bad = Vec::new();
+        let mut acknowledged = WalSequence::ZERO;
+        for index in 0..self.segments.len() {
+            let file = self.segments[index].file.clone();
+            // What the dead process wrote and did not sync is read here; after this it cannot vanish any more.
+            file.handle.sync().map_err(disk_error("sync", &file.name))?;
+            let name = file.name.clone();
+            let found = scan::scan(&mut Window::new(file), self.expect(index, WalSequence::ZERO));
+            let found = found.map_err(disk_error("read", &name))?;
+            acknowledged = acknowledged.max(found.acknowledged);
+            bad.extend(found.bad);
+            for block in found.blocks {
+                self.at.entry(block.sequence).or_insert(At { segment: index, position: block.position });
+            }
+        }
+        let verdict = judge(self.at.range(start..).map(|(sequence, _)| *sequence), start, acknowledged);
+        self.at.split_off(&verdict.end);
+
+        let mut lost: Vec<_> = verdict.lost.iter().map(|(first, end)| (*first, *end, false)).collect();
+        let committed = bad.iter().filter(|b| b.has_header && b.sequence < start);
+        lost.extend(committed.map(|b| (b.sequence, b.sequence.next(), true)));
+        lost.sort_unstable_by_key(|(first, ..)| *first);
+        let mut ledger = Ledger::default();
+        if !lost.is_empty() {
+            self.tell(&lost, &bad, &mut ledger)?;
+        }
+        Ok((verdict.end, self, ledger.finish()))
+    }
+
+    /// Tells the ledger of every group, readable or lost, in order.
+    fn tell(
+        &self,
+        lost: &[(WalSequence, WalSequence, bool)],
+        bad: &[Bad],
+        ledger: &mut Ledger,
+    ) -> Result<(), SealError> {
+        let mut window = None;
+        let mut lost = lost.iter().peekable();
+        let mut tell_lost = |ledger: &mut Ledger, before: Option<WalSequence>| {
+            while let Some((first, end, committed)) = lost.next_if(|l| before.is_none_or(|b| l.0 < b)) {
+                let what = bad.iter().find(|b| *first <= b.sequence && b.sequence < *end);
+                let what = what.map_or("there is no block of that number".to_owned(), |b| b.what.clone());
+                tracing::error!(%first, %end, committed, what, "acknowledged WAL blocks are unreadable");
+                ledger.lost(*first, *end, *committed, what);
+            }
+        };
+        for (sequence, at) in &self.at {
+            tell_lost(ledger, Some(*sequence));
+            for entry in self.read(&mut window, *sequence, *at)? {
+                let (start, end) = (entry.summary.base_offset, entry.summary.last_offset.next());
+                ledger.seen(entry.partition, entry.log, start, end);
+            }
+        }
+        tell_lost(ledger, None);
+        Ok(())
+    }
+
+    /// Reads a block that was found readable.
+    fn read(
+        &self,
+        window: &mut Option<(usize, Window)>,
+        sequence: WalSequence,
+        at: At,
+    ) -> Result<Vec<WalEntry>, SealError> {
+        let file = &self.segments[at.segment].file;
+        if window.as_ref().is_none_or(|(segment, _)| *segment != at.segment) {
+            *window = Some((at.segment, Window::new(file.clone())));
+        }
+        let (_, window) = window.as_mut().expect("just made sure");
+        let read = disk_error("read", &file.name);
+        let BlockClass::Valid(block) =
+            window.classify(at.position, &self.expect(at.segment, sequence)).map_err(&read)?
+        else {
+            return Err(SealError::Changed { sequence, segment: file.name.clone() });
+        };
+        let bytes = window.bytes_of(at.position, &block).map_err(&read)?;
+        Ok(block.entries(&bytes).map_err(|error| error.in_object(&file.name))?)
+    }
+}
+
+struct DiskReplay {
+    env: Env,
+    state: Arc<Mutex<ReplayState>>,
+}
+
+struct ReplayState {
+    blocks: Blocks,
+    /// Not yet read.
+    queue: VecDeque<(WalSequence, At)>,
+    window: Option<(usize, Window)>,
+    /// Read ahead.
+    ready: VecDeque<(WalSequence, Vec<WalEntry>)>,
+}
+
+impl ReplayState {
+    fn fill(&mut self) -> Result<(), SealError> {
+        let mut bytes = 0;
+        while bytes < REPLAY_AHEAD_BYTES
+            && let Some((sequence, at)) = self.queue.front().copied()
+        {
+            let entries = self.blocks.read(&mut self.window, sequence, at)?;
+            bytes += entries.iter().map(|e| e.records.len()).sum::<usize>();
+            self.ready.push_back((sequence, entries));
+            self.queue.pop_front();
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ReplaySource for DiskReplay {
+    async fn next(&mut self) -> Result<Option<(WalSequence, Vec<WalEntry>)>, SealError> {
+        let ready = self.state.lock().ready.pop_front();
+        if ready.is_some() {
+            return Ok(ready);
+        }
+        let state = Arc::clone(&self.state);
+        self.env.blocking("wal-replay", move || state.lock().fill()).await?;
+        Ok(self.state.lock().ready.pop_front())
+    }
+}

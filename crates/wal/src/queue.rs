@@ -1,0 +1,182 @@
+//! What was appended and is not yet taken into a group, and the bytes that may be under way at once (D16).
+//!
+//! Partitions append under their own locks, so this lock is the innermost one and is held for a push only.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use forebay_env::Instant;
+use forebay_format::WalEntry;
+use forebay_types::WalPosition;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::pace::Waiting;
+
+/// Leave to append some bytes. What is appended keeps its share until it is durable; the rest returns when dropped.
+#[derive(Debug)]
+#[must_use = "an admission that is dropped admits nothing"]
+pub struct Admission(OwnedSemaphorePermit);
+
+impl Admission {
+    /// Bytes that may still be appended.
+    pub fn bytes_left(&self) -> usize {
+        self.0.num_permits()
+    }
+
+    fn take(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.0.split(bytes.min(self.0.num_permits()))
+    }
+}
+
+/// An entry's part of what may be in flight; dropped when the entry is durable.
+#[derive(Debug)]
+pub(crate) struct Share(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+
+/// An entry on its way to the medium.
+pub(crate) struct Queued {
+    entry: WalEntry,
+    appended_at: Instant,
+    share: Share,
+}
+
+impl Queued {
+    pub fn split(self) -> (WalEntry, Instant, Share) {
+        (self.entry, self.appended_at, self.share)
+    }
+}
+
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Wakes the batcher.
+    pub changed: Notify,
+    admission: Arc<Semaphore>,
+    admission_max: u32,
+    group_bytes_max: usize,
+}
+
+struct State {
+    entries: VecDeque<Queued>,
+    bytes: usize,
+    /// The position of the last entry appended.
+    appended: WalPosition,
+    hurry: bool,
+    stopping: bool,
+    closed: bool,
+}
+
+impl Queue {
+    pub fn new(bytes_in_flight_max: u32, group_bytes_max: usize) -> Self {
+        let state = State {
+            entries: VecDeque::new(),
+            bytes: 0,
+            appended: WalPosition::START,
+            hurry: false,
+            stopping: false,
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            admission: Arc::new(Semaphore::new(bytes_in_flight_max as usize)),
+            admission_max: bytes_in_flight_max,
+            group_bytes_max,
+        }
+    }
+
+    /// Waits its turn for `bytes` of what may be in flight; `None` once the queue is closed. More than the whole is
+    /// given the whole: a large request goes through alone. Cancel safe.
+    pub async fn admit(&self, bytes: usize) -> Option<Admission> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.admission_max);
+        Arc::clone(&self.admission).acquire_many_owned(bytes).await.ok().map(Admission)
+    }
+
+    /// Bytes admitted and not yet durable.
+    pub fn bytes_in_flight(&self) -> u64 {
+        (self.admission_max as usize).saturating_sub(self.admission.available_permits()) as u64
+    }
+
+    /// Takes an entry in; its position follows that of the entry before it. A closed queue drops it.
+    pub fn push(&self, admission: &mut Admission, entry: WalEntry, now: Instant) -> WalPosition {
+        let size = entry.encoded_size();
+        let share = Share(admission.take(size));
+        let mut state = self.state.lock();
+        state.appended = state.appended.next();
+        let position = state.appended;
+        if state.closed {
+            return position;
+        }
+        let before = state.bytes;
+        state.bytes += size;
+        let fills = before < self.group_bytes_max && state.bytes >= self.group_bytes_max;
+        let first = state.entries.is_empty();
+        state.entries.push_back(Queued { entry, appended_at: now, share });
+        drop(state);
+        // Nothing else changes what the batcher decides.
+        if first || fills {
+            self.changed.notify_one();
+        }
+        position
+    }
+
+    pub fn appended(&self) -> WalPosition {
+        self.state.lock().appended
+    }
+
+    pub fn waiting(&self) -> Waiting {
+        let state = self.state.lock();
+        Waiting { entries: state.entries.len(), bytes: state.bytes, hurry: state.hurry || state.stopping }
+    }
+
+    /// Takes the entries of the next group: at least one, then as many as fit; and the last one's position.
+    pub fn take_group(&self) -> (Vec<Queued>, WalPosition) {
+        let mut state = self.state.lock();
+        let mut bytes = 0;
+        let fits = |queued: &&Queued| {
+            bytes += queued.entry.encoded_size();
+            bytes <= self.group_bytes_max
+        };
+        let count = state.entries.iter().take_while(fits).count().max(1).min(state.entries.len());
+        let taken: Vec<Queued> = state.entries.drain(..count).collect();
+        state.bytes -= taken.iter().map(|q| q.entry.encoded_size()).sum::<usize>();
+        if state.entries.is_empty() {
+            state.hurry = false;
+        }
+        let behind = state.entries.len() as u64;
+        (taken, WalPosition::new(state.appended.get() - behind))
+    }
+
+    /// Asks that what is queued now does not wait for company.
+    pub fn hurry(&self) {
+        let mut state = self.state.lock();
+        if !state.entries.is_empty() {
+            state.hurry = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// No more admissions; what is queued is still written.
+    pub fn stop(&self) {
+        self.admission.close();
+        self.state.lock().stopping = true;
+        self.changed.notify_one();
+    }
+
+    /// Whether everything was taken and nothing more is to come.
+    pub fn is_drained(&self) -> bool {
+        let state = self.state.lock();
+        state.stopping && state.entries.is_empty()
+    }
+
+    /// Drops what is queued, and everything pushed later.
+    pub fn close(&self) {
+        self.admission.close();
+        let dropped = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.bytes = 0;
+            std::mem::take(&mut state.entries)
+        };
+        drop(dropped);
+    }
+}
