@@ -11,6 +11,7 @@
 //! 4. An append that fails for good ends the machine: it is dropped and opened again, never rolled back.
 
 pub mod group;
+pub mod txn;
 
 use std::time::Duration;
 
