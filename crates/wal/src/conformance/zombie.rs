@@ -7,7 +7,7 @@ use super::{Medium, Violation, check};
 use crate::WalErrorKind;
 
 /// By when a writer whose bucket can be reached most of the time must have met the fence.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// Seals the WAL of a broker that is alive and writing, and checks that each of its acks is in what was sealed, and
 /// that it learns of its end. For media that another machine can reach.

@@ -49,11 +49,9 @@ mod tests {
     fn case(readable: &[u64], start: u64, acknowledged: u64) -> String {
         let number = WalSequence::new;
         let verdict = judge(readable.iter().copied().map(number), number(start), number(acknowledged));
-        let mut text = format!("end {}", verdict.end);
-        for (first, end) in verdict.lost {
-            text += &format!(", lost {first} to {end}");
-        }
-        text
+        let end = [format!("end {}", verdict.end)].into_iter();
+        let lost = verdict.lost.iter().map(|(first, end)| format!("lost {first} to {end}"));
+        end.chain(lost).collect::<Vec<_>>().join(", ")
     }
 
     #[test]

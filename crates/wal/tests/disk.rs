@@ -1,0 +1,274 @@
+//! The `disk` kind where it differs: damage, a full disk, failing I/O, segments that come round again.
+
+mod media;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_env::simulated::{DiskFault, SimDisk, Trace};
+use forebay_env::{Disk, Env, OpenMode};
+use forebay_types::{ByteSize, Offset, WalSequence};
+use forebay_wal::conformance::{Numbered, owner};
+use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
+use forebay_wal::{
+    DurableGroup, Publisher, Sealed, SealedContents, Sealer, Wal, WalConfig, WalEnded, WalError, WalErrorKind,
+};
+use media::disk_config;
+
+struct Nobody;
+
+impl Publisher for Nobody {
+    fn publish(&self, _: DurableGroup) {}
+    fn ended(&self, _: &WalError) {}
+}
+
+fn env(disk: &SimDisk) -> Env {
+    Env::new(forebay_env::simulated::parts(1, disk))
+}
+
+fn new_disk() -> SimDisk {
+    SimDisk::new(1, Trace::default())
+}
+
+async fn open(disk: &SimDisk, config: DiskConfig) -> Result<Wal, WalError> {
+    let env = env(disk);
+    let provider = DiskProvider::open(&env, config, owner(1), |_, _, _| true).await?;
+    Ok(Wal::start(&env, Box::new(provider), Arc::new(Nobody), WalConfig::default()))
+}
+
+/// Writes entries from..to, each a group of its own.
+async fn write(wal: &Wal, numbers: std::ops::Range<u64>, size: usize) -> Result<(), WalEnded> {
+    for number in numbers {
+        let entry = Numbered { epoch: owner(1).epoch, number }.entry(size);
+        let mut admission = wal.admit(entry.encoded_size()).await?;
+        let position = wal.append(&mut admission, entry);
+        drop(admission);
+        wal.durable(position).await?;
+    }
+    Ok(())
+}
+
+async fn seal(disk: &SimDisk, committed: Option<u64>) -> Sealed {
+    let sealer = DiskSealer::new(&env(disk), "/wal".into(), owner(1).cluster);
+    let of = owner(1);
+    sealer.seal(of.broker, of.epoch, committed.map(WalSequence::new)).await.expect("the disk answers")
+}
+
+/// The numbers of the entries that come back.
+async fn replayed(sealed: Sealed) -> Vec<u64> {
+    let SealedContents::Entries(replay) = sealed.contents else { panic!("a disk holds entries") };
+    let groups = replay.collect().await.expect("the disk answers");
+    let records: Vec<Bytes> = groups.into_iter().flat_map(|(_, entries)| entries).map(|e| e.records).collect();
+    records.iter().map(|r| Numbered::of(r).expect("whole").number).collect()
+}
+
+fn segment(slot: u64) -> PathBuf {
+    format!("/wal/{slot:08}.segment").into()
+}
+
+/// Blocks of one entry of 300 bytes each take one sector, the first at sector 1.
+fn sector(block: u64) -> u64 {
+    (1 + block) * 4096
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_block_below_an_acknowledged_one_is_corruption_and_named() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..12, 300).await.expect("written");
+    disk.flip_byte(&segment(0), sector(4) + 200).expect("there");
+    let sealed = seal(&disk, None).await;
+    assert_eq!(sealed.end, WalSequence::new(12));
+    let [corrupt] = &sealed.corrupt[..] else { panic!("one corrupt range: {:?}", sealed.corrupt) };
+    assert_eq!((corrupt.first.get(), corrupt.end.get(), corrupt.committed), (4, 5, false));
+    assert!(corrupt.what.starts_with("/wal/00000000.segment: the WAL block at byte 20480 "), "{}", corrupt.what);
+    let lost = Numbered { epoch: owner(1).epoch, number: 4 };
+    let [gap] = &corrupt.gaps[..] else { panic!("one gap: {:?}", corrupt.gaps) };
+    let next = Offset::new(lost.offset().get() + 1).expect("not negative");
+    assert_eq!((gap.partition, gap.from, gap.end), (lost.partition(), Some(lost.offset()), next));
+    assert_eq!(replayed(sealed).await, [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11], "replay goes on behind it");
+    let behind = seal(&disk, Some(4)).await;
+    assert!(behind.corrupt.iter().all(|c| c.committed), "what is committed is no loss: {:?}", behind.corrupt);
+    assert_eq!(replayed(behind).await, [5, 6, 7, 8, 9, 10, 11]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_header_is_corruption_too_and_a_whole_lost_sector_is() {
+    for damaged in [vec![0], vec![20, 2000]] {
+        let disk = new_disk();
+        write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..6, 300).await.expect("written");
+        for byte in damaged {
+            disk.flip_byte(&segment(0), sector(2) + byte).expect("there");
+            disk.flip_byte(&segment(0), sector(3) + byte).expect("there");
+        }
+        let sealed = seal(&disk, None).await;
+        let corrupt: Vec<_> = sealed.corrupt.iter().map(|c| (c.first.get(), c.end.get())).collect();
+        assert_eq!((sealed.end.get(), &corrupt[..]), (6, &[(2, 4)][..]));
+        assert_eq!(replayed(sealed).await, [0, 1, 4, 5]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_last_block_is_a_torn_write_and_cut() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..6, 300).await.expect("written");
+    disk.flip_byte(&segment(0), sector(5) + 200).expect("there");
+    let sealed = seal(&disk, None).await;
+    assert!(sealed.corrupt.is_empty(), "nothing says that it was acknowledged: {:?}", sealed.corrupt);
+    assert_eq!(sealed.end, WalSequence::new(5));
+    assert_eq!(replayed(sealed).await, [0, 1, 2, 3, 4]);
+    // The head of the torn block still tells what was acknowledged before it.
+    disk.flip_byte(&segment(0), sector(4) + 200).expect("there");
+    let sealed = seal(&disk, None).await;
+    assert_eq!((sealed.end.get(), sealed.corrupt.len()), (5, 1));
+    assert_eq!(replayed(sealed).await, [0, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_segment_header_loses_nothing_and_a_lost_segment_is_named() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..10, 60_000).await.expect("written");
+    assert_eq!(disk.files().len(), 3, "four blocks of sixteen sectors fill most of a segment: {:?}", disk.files());
+    disk.flip_byte(&segment(1), 30).expect("there");
+    assert_eq!(replayed(seal(&disk, None).await).await, (0..10).collect::<Vec<_>>());
+    disk.remove(&segment(1)).expect("there");
+    let sealed = seal(&disk, None).await;
+    let corrupt: Vec<_> = sealed.corrupt.iter().map(|c| (c.first.get(), c.end.get(), c.gaps.len())).collect();
+    assert_eq!(corrupt, [(4, 8, 2)], "entries 8 and 9 tell what two of the partitions lost");
+    assert_eq!(replayed(sealed).await, [0, 1, 2, 3, 8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_without_room_waits_for_a_trim_and_uses_its_segments_again() {
+    let disk = new_disk();
+    let wal = open(&disk, disk_config("/wal")).await.expect("opens");
+    let files = |disk: &SimDisk| disk.files().into_iter().collect::<BTreeSet<_>>();
+    let mut written = 0;
+    // Eight segments of four blocks each.
+    while env(&disk).timeout(Duration::from_secs(5), write(&wal, written..written + 1, 60_000)).await.is_some() {
+        written += 1;
+    }
+    assert!((28..=32).contains(&written), "{written} blocks fit 2 MiB");
+    assert_eq!(files(&disk).len(), 8);
+    assert!(wal.room() < 60_000, "{} bytes of room", wal.room());
+    let before = files(&disk);
+    // Trimming lets the block that waits, and new ones, go on: in the same files, for ever.
+    for round in 0..20 {
+        let durable = wal.durable_position().get();
+        wal.trim(WalSequence::new(durable - 1));
+        let next = wal.appended_position().get();
+        write(&wal, next..next + 5, 60_000).await.unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+    }
+    assert_eq!(files(&disk), before, "no file was added or removed");
+    let (trimmed, all) = (wal.durable_position().get() - 1, wal.appended_position().get());
+    drop(wal);
+    let sealed = seal(&disk, Some(trimmed - 4)).await;
+    assert_eq!(sealed.end.get(), trimmed + 1);
+    assert!(sealed.corrupt.is_empty(), "what older uses left is no corruption: {:?}", sealed.corrupt);
+    assert_eq!(replayed(sealed).await, (all - 4..all).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn committed_segments_are_not_read_again() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..20, 60_000).await.expect("written");
+    // Damage inside a segment that is wholly committed is not even looked at; the next one is.
+    disk.flip_byte(&segment(1), 4096 + 200).expect("there");
+    disk.flip_byte(&segment(3), 4096 + 200).expect("there");
+    let sealed = seal(&disk, Some(9)).await;
+    let corrupt: Vec<_> = sealed.corrupt.iter().map(|c| (c.first.get(), c.end.get(), c.committed)).collect();
+    assert_eq!(corrupt, [(12, 13, false)]);
+    assert_eq!(replayed(sealed).await, (10..12).chain(13..20).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_stops_the_start_and_later_only_the_growth() {
+    let disk = new_disk();
+    disk.inject(DiskFault::Capacity(100 << 10));
+    let refused = open(&disk, disk_config("/wal")).await.expect_err("no room for one segment");
+    assert_eq!(
+        refused.to_string(),
+        "the disk is too full for a WAL: /wal needs 256 KiB for its first segment; free some space, or set a smaller segment"
+    );
+    assert!(disk.files().is_empty(), "nothing is left lying about: {:?}", disk.files());
+    disk.inject(DiskFault::Capacity(600 << 10));
+    let wal = open(&disk, disk_config("/wal")).await.expect("room for two");
+    write(&wal, 0..8, 60_000).await.expect("two segments");
+    let waits = env(&disk).timeout(Duration::from_secs(5), write(&wal, 8..9, 60_000)).await;
+    assert!(waits.is_none() && wal.has_ended().is_none(), "a third has no room, and acks wait");
+    wal.trim(WalSequence::new(3));
+    write(&wal, 9..12, 60_000).await.expect("the first segment is used again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_or_sync_ends_the_wal_for_good() {
+    for fault in [DiskFault::SyncFails { after: 2 }, DiskFault::WriteFails { after: 2 }] {
+        let disk = new_disk();
+        let wal = open(&disk, disk_config("/wal")).await.expect("opens");
+        write(&wal, 0..3, 300).await.expect("written");
+        disk.inject(fault);
+        write(&wal, 3..5, 300).await.expect("not its turn");
+        let ended = write(&wal, 5..6, 300).await.expect_err("fails");
+        assert_eq!(ended.kind(), WalErrorKind::Failed);
+        assert!(ended.reason.to_string().contains("/wal/00000000.segment"), "{}", ended.reason);
+        // The disk is well again, and still nothing is tried: what it did with those bytes is not known.
+        assert!(wal.admit(1).await.is_err() && wal.stop().await.is_err());
+        assert_eq!(wal.durable_position().get(), 5);
+        drop(wal);
+        disk.crash();
+        let back = replayed(seal(&disk, None).await).await;
+        assert!(back == [0, 1, 2, 3, 4] || back == [0, 1, 2, 3, 4, 5], "what was acknowledged is there: {back:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_is_not_closed_is_never_written_over() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..3, 300).await.expect("written");
+    let refused = DiskProvider::open(&env(&disk), disk_config("/wal"), owner(2), |_, _, epoch| epoch.get() != 1).await;
+    assert!(matches!(refused, Err(WalError::NotClosed { epoch, .. }) if epoch == owner(1).epoch));
+    assert_eq!(replayed(seal(&disk, None).await).await, [0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wal_of_another_size_takes_over_the_space_of_the_old_one() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..20, 60_000).await.expect("written");
+    let larger = DiskConfig { segment: ByteSize::mib(1), ..disk_config("/wal") };
+    let wal = open(&disk, larger).await.expect("opens");
+    assert_eq!(disk.files().len(), 1, "the small segments are gone: {:?}", disk.files());
+    write(&wal, 0..20, 60_000).await.expect("written");
+    let small = DiskConfig { total: ByteSize::mib(1), ..disk_config("/wal") };
+    assert!(matches!(open(&disk, DiskConfig { total: ByteSize::mib(0), ..small }).await, Err(WalError::Small { .. })));
+}
+
+/// Kafka's clients choose the bytes of their records: none of them may pass for a block of the WAL.
+#[tokio::test(start_paused = true)]
+async fn records_that_look_like_blocks_are_not_taken_for_them() {
+    let disk = new_disk();
+    let wal = open(&disk, disk_config("/wal")).await.expect("opens");
+    write(&wal, 0..3, 300).await.expect("written");
+    // A client that has seen a WAL's file sends a whole later block as a record, aligned as it would have to be.
+    let file = disk.open(&segment(0), OpenMode::Read).expect("there");
+    let mut stolen = vec![0; 4096];
+    file.read_exact_at(&mut stolen, sector(2)).expect("read");
+    let mut entry = Numbered { epoch: owner(1).epoch, number: 3 }.entry(0);
+    let plain = entry.clone();
+    entry.records = [vec![0; 4096 - 64 - (entry.encoded_size() - entry.records.len())], stolen].concat().into();
+    let mut admission = wal.admit(entry.encoded_size()).await.expect("running");
+    let position = wal.append(&mut admission, entry);
+    wal.durable(position).await.expect("written");
+    drop(wal);
+    // Another epoch uses the file again, crashes early, and is sealed: the block inside the old record is not its own.
+    let env = env(&disk);
+    let provider = DiskProvider::open(&env, disk_config("/wal"), owner(2), |_, _, _| true).await.expect("opens");
+    let wal = Wal::start(&env, Box::new(provider), Arc::new(Nobody), WalConfig::default());
+    let mut admission = wal.admit(plain.encoded_size()).await.expect("running");
+    let position = wal.append(&mut admission, plain);
+    wal.durable(position).await.expect("written");
+    let sealer = DiskSealer::new(&env, "/wal".into(), owner(1).cluster);
+    let sealed = sealer.seal(owner(2).broker, owner(2).epoch, None).await.expect("the disk answers");
+    assert_eq!((sealed.end.get(), sealed.corrupt.len()), (1, 0));
+}
