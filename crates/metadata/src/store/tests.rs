@@ -1,0 +1,373 @@
+//! The host on a store in memory: what is durable is there again, one writer writes, and nothing is shown too early.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_env::Env;
+use forebay_env::simulated::{SimDisk, Trace, parts};
+use forebay_store::memory::MemoryStore;
+use forebay_store::{Bucket, Faulty, Prefix, Purpose, Store};
+use forebay_types::{Timestamp, TopicPartition};
+
+use super::{COMMAND_TIME_MAX, Host, OpenError, UNFOLDED_UPLOADS_MAX};
+use crate::command::{AdvanceReason, Command, Reply};
+use crate::invariants;
+use crate::journal;
+use crate::reader::Reader;
+use crate::service::{ErrorKind, LocalMetadata, Metadata, Standing, SubmitError};
+use crate::state::{BrokerLife, ConfigScope, Extent, Holds, Key, Row, WalKind};
+use crate::testing::{
+    World, at, broker, cluster, create_topic, data_object, leader_epoch, life, name, partition, topic,
+};
+
+/// One machine and one bucket; hosts come and go.
+struct Rig {
+    env: Env,
+    faulty: Arc<Faulty>,
+    store: Arc<dyn Store>,
+}
+
+impl Rig {
+    fn new(seed: u64) -> Self {
+        let env = Env::new(parts(seed, &SimDisk::new(seed, Trace::default())));
+        let faulty = Arc::new(Faulty::new(&env, Arc::new(MemoryStore::new(&env))));
+        let provider: Arc<dyn Store> = Arc::clone(&faulty) as Arc<dyn Store>;
+        let store = Bucket::over(&env, provider).store(Purpose::Metadata);
+        Self { env, faulty, store }
+    }
+
+    async fn open(&self) -> Host {
+        Host::open(&self.env, Arc::clone(&self.store), Some(cluster())).await.expect("the metadata opens")
+    }
+
+    /// Every row, as a tool would read them.
+    async fn rows(&self) -> BTreeMap<Key, Row> {
+        let reader = Reader::open(&self.env, Arc::clone(&self.store)).await.expect("there is metadata to read");
+        let mut rows = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let page = reader.rows(after.as_ref(), 7).await.expect("the rows can be read");
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            rows.extend(page);
+        }
+        reader.close().await;
+        rows
+    }
+
+    async fn journal(&self) -> Vec<Bytes> {
+        let mut entries = Vec::new();
+        for object in self.store.list(&Prefix::all(), None, usize::MAX).await.expect("the bucket can be listed") {
+            if object.key.as_str().contains("/journal/") {
+                entries.push(self.store.get(&object.key).await.expect("a listed object can be read"));
+            }
+        }
+        entries
+    }
+}
+
+async fn done(metadata: &LocalMetadata, command: Command) -> Reply {
+    let shown = format!("{command:?}");
+    metadata.submit(command).await.unwrap_or_else(|error| panic!("{shown}: {error}"))
+}
+
+async fn register(metadata: &LocalMetadata, incarnation: u128) -> BrokerLife {
+    let command = Command::RegisterBroker { broker: broker(1), incarnation, wal: WalKind::Memory };
+    BrokerLife { broker: broker(1), epoch: done(metadata, command).await.into_registered().epoch }
+}
+
+/// A topic of two partitions, opened, with `uploads` uploads of ten records each.
+async fn history(metadata: &LocalMetadata, uploads: u64) -> [TopicPartition; 2] {
+    let me = register(metadata, 1).await;
+    done(metadata, create_topic(topic(1), "a", 2)).await;
+    let ids = [partition(topic(1), 0), partition(topic(1), 1)];
+    done(metadata, Command::OpenPartitions { life: me, partitions: ids.to_vec() }).await;
+    upload(metadata, me, 0..uploads, ids).await;
+    ids
+}
+
+async fn upload(metadata: &LocalMetadata, me: BrokerLife, numbers: std::ops::Range<u64>, ids: [TopicPartition; 2]) {
+    let mut world = World::new();
+    world.register(1, 1);
+    world.done(create_topic(topic(1), "a", 2));
+    world.open(life(1, 1), &ids);
+    for number in 0..numbers.end {
+        let ranges = ids.map(|id| world.next_range(id, 10)).to_vec();
+        let upload = World::upload(me, number, ranges);
+        // A world of its own knows where the next range begins; what was committed before answers `Already`.
+        world.done(Command::CommitUpload(upload.clone()));
+        if number >= numbers.start {
+            done(metadata, Command::CommitUpload(upload)).await;
+        }
+    }
+}
+
+fn ends(extents: &[Extent]) -> Vec<i64> {
+    extents.iter().map(|extent| extent.range.end().get()).collect()
+}
+
+async fn extents(metadata: &LocalMetadata, id: TopicPartition, from: i64, limit: usize) -> Vec<i64> {
+    let topic = metadata.topics().by_id(id.topic).expect("a known topic");
+    let log = topic.partition(id.partition).expect("a known partition").log;
+    ends(&metadata.extents(log, at(from), limit).await.expect("the database answers"))
+}
+
+/// What was answered is there after a restart, whether the host was stopped or just dropped.
+#[tokio::test(start_paused = true)]
+async fn a_restart_gives_the_same_state() {
+    let rig = Rig::new(1);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    let [first, _] = history(&metadata, 5).await;
+    done(&metadata, Command::IndexUploads).await;
+    upload(&metadata, life(1, 1), 5..8, [first, partition(topic(1), 1)]).await;
+    let before = rig.rows().await;
+    assert_eq!(invariants::check(&before), []);
+    drop((host, metadata));
+
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    assert_eq!(extents(&metadata, first, 0, 100).await, [10, 20, 30, 40, 50, 60, 70, 80]);
+    let log = metadata.topics().by_name(&name("a")).expect("the topic is there").partitions[0].log;
+    assert_eq!((metadata.log_size(log).committed_end, metadata.log_size(log).bytes), (at(80), 8_000));
+    let mut after = rig.rows().await;
+    // The new term, and nothing else, is new.
+    let mut expected = before;
+    for key in [Key::Commit, Key::Cluster, Key::Journal] {
+        assert_ne!(expected.remove(&key), after.remove(&key), "{key:?}");
+    }
+    assert_eq!(after, expected);
+    drop(metadata);
+    host.stop().await;
+    assert_eq!(rig.rows().await.len(), expected.len() + 3, "a host that was stopped leaves the same rows");
+}
+
+/// Extents come from rows and from uploads in memory as one list, from any offset, under any limit.
+#[tokio::test(start_paused = true)]
+async fn a_lookup_joins_folded_and_unfolded_extents() {
+    let rig = Rig::new(2);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    let ids = history(&metadata, 3).await;
+    done(&metadata, Command::IndexUploads).await;
+    upload(&metadata, life(1, 1), 3..6, ids).await;
+    for id in ids {
+        assert_eq!(extents(&metadata, id, 0, 100).await, [10, 20, 30, 40, 50, 60]);
+        assert_eq!(extents(&metadata, id, 15, 2).await, [20, 30]);
+        assert_eq!(extents(&metadata, id, 29, 3).await, [30, 40, 50]);
+        assert_eq!(extents(&metadata, id, 30, 100).await, [40, 50, 60]);
+        assert_eq!(extents(&metadata, id, 60, 100).await, [] as [i64; 0]);
+    }
+    assert_eq!(metadata.standing(&data_object(life(1, 1), 0)).await.expect("answers"), Standing::Reached);
+    assert_eq!(metadata.standing(&data_object(life(1, 1), 5)).await.expect("answers"), Standing::Reached);
+    assert_eq!(metadata.standing(&data_object(life(1, 1), 9)).await.expect("answers"), Standing::Unknown);
+    host.stop().await;
+}
+
+/// More uploads than may stay in memory are folded by the host itself.
+#[tokio::test(start_paused = true)]
+async fn uploads_in_memory_are_bounded() {
+    let rig = Rig::new(3);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    let many = UNFOLDED_UPLOADS_MAX as u64 + 10;
+    let [id, _] = history(&metadata, many).await;
+    let rows = rig.rows().await;
+    let uploads = rows.keys().filter(|key| matches!(key, Key::Upload(_))).count();
+    assert!(uploads <= UNFOLDED_UPLOADS_MAX, "{uploads} uploads are not folded");
+    let all: Vec<i64> = (1..=many).map(|n| i64::try_from(n * 10).expect("small")).collect();
+    assert_eq!(extents(&metadata, id, 0, usize::MAX).await, all);
+    assert_eq!(invariants::check(&rows), []);
+    host.stop().await;
+}
+
+/// A second writer fences the first, whose commands fail with a reason and change nothing.
+#[tokio::test(start_paused = true)]
+async fn a_second_writer_fences_the_first() {
+    let rig = Rig::new(4);
+    let first = rig.open().await;
+    done(&first.metadata(), create_topic(topic(1), "a", 1)).await;
+    let second = rig.open().await;
+    let error = first.metadata().submit(create_topic(topic(2), "b", 1)).await.expect_err("the first is fenced");
+    assert_eq!(error.kind(), ErrorKind::Stop, "{error}");
+    let reason = first.ended().await;
+    assert!(reason.contains("another process") || reason.contains("newer controller"), "{reason}");
+    assert!(matches!(first.metadata().submit(create_topic(topic(3), "c", 1)).await, Err(SubmitError::Ended(_))));
+    done(&second.metadata(), create_topic(topic(4), "d", 1)).await;
+    let live: Vec<String> = second.metadata().topics().list().iter().map(|t| t.name.to_string()).collect();
+    assert_eq!(live, ["a", "d"]);
+    second.stop().await;
+    let folded = journal::fold(rig.journal().await).expect("the journal is whole");
+    assert!(!folded.rows.contains_key(&Key::Topic(topic(2))), "the journal does not tell what was never committed");
+    assert!(folded.rows.contains_key(&Key::Topic(topic(4))));
+}
+
+/// The journal tells every journaled row of the database, after restarts and after full entries too.
+#[tokio::test(start_paused = true)]
+async fn the_journal_tells_what_no_footer_can() {
+    let rig = Rig::new(5);
+    for round in 0..3_u128 {
+        let host = rig.open().await;
+        let metadata = host.metadata();
+        register(&metadata, round).await;
+        for number in 0..300 {
+            let id = topic(round * 1_000 + number + 1);
+            done(&metadata, create_topic(id, &format!("t-{round}-{number}"), 1)).await;
+        }
+        done(&metadata, Command::DeleteTopic { topic: topic(round * 1_000 + 1), now: rig.env.now(), trash_ms: 9 })
+            .await;
+        if round == 1 {
+            drop(host);
+        } else {
+            host.stop().await;
+        }
+        let rows = rig.rows().await;
+        let journaled: BTreeMap<Key, Row> = rows.into_iter().filter(|(key, _)| key.is_journaled()).collect();
+        let folded = journal::fold(rig.journal().await).expect("the journal is whole");
+        assert_eq!(folded.rows, journaled);
+    }
+    let entries = rig.journal().await.len();
+    assert!(entries as u64 <= 2 * journal::ENTRIES_PER_FULL + 10, "{entries} entries: old ones are deleted");
+}
+
+/// While the store is out a command is not answered; when it is back, the command is there or can be repeated.
+#[tokio::test(start_paused = true)]
+async fn an_outage_delays_and_loses_nothing() {
+    let rig = Rig::new(6);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    rig.faulty.set_outage(true);
+    let started = rig.env.monotonic();
+    let error = metadata.submit(create_topic(topic(1), "a", 1)).await.expect_err("the store is out");
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert!(rig.env.monotonic() - started >= COMMAND_TIME_MAX);
+    assert!(metadata.topics().by_name(&name("a")).is_none(), "what is not durable is not shown");
+    rig.faulty.set_outage(false);
+    let reply = metadata.submit(create_topic(topic(1), "a", 1)).await;
+    match reply {
+        Ok(_) | Err(SubmitError::Refused(crate::Refusal::TopicExists { .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(metadata.topics().by_name(&name("a")).is_some());
+    host.stop().await;
+}
+
+/// A command is durable when it is answered: whatever is dropped right after, the next host knows it.
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_durable() {
+    let rig = Rig::new(7);
+    let mut expected = Vec::new();
+    for number in 0..10_u128 {
+        let host = rig.open().await;
+        let topic_name = format!("t-{number}");
+        done(&host.metadata(), create_topic(topic(number + 1), &topic_name, 1)).await;
+        drop(host);
+        expected.push(topic_name);
+    }
+    let host = rig.open().await;
+    let listed: Vec<String> = host.metadata().topics().list().iter().map(|t| t.name.to_string()).collect();
+    assert_eq!(listed, expected);
+    host.stop().await;
+}
+
+/// Views follow commits: topics, configurations, pins, and the number that watchers wait for.
+#[tokio::test(start_paused = true)]
+async fn views_follow_the_commits() {
+    let rig = Rig::new(8);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    let mut changes = metadata.changes();
+    let before = *changes.borrow_and_update();
+    let [id, _] = history(&metadata, 1).await;
+    assert!(changes.has_changed().expect("the writer lives") && *changes.borrow_and_update() > before);
+
+    let row = metadata.topics().by_name(&name("a")).expect("created");
+    assert_eq!(row.partitions[0].leader_epoch(), Some(leader_epoch(0)));
+    assert_eq!(row.partitions[0].owner, Some(life(1, 1)));
+    let advance = Command::AdvanceLogStart {
+        life: life(1, 1),
+        partition: id,
+        leader_epoch: leader_epoch(0),
+        to: at(4),
+        reason: AdvanceReason::Request,
+        now: Timestamp::from_millis(0),
+    };
+    done(&metadata, advance).await;
+    assert_eq!(row.partitions[0].log_start, at(0), "a row that was handed out stays as it was");
+    assert_eq!(metadata.topics().by_id(topic(1)).expect("there").partitions[0].log_start, at(4));
+
+    let now = rig.env.now();
+    let pin = Command::CreatePin {
+        kind: crate::state::PinKind::Reader,
+        holds: Holds::Bytes,
+        owner: "somebody".to_owned(),
+        reason: "a test".to_owned(),
+        scope: BTreeMap::from([(id, at(5))]),
+        renewal_ms: 1_000,
+        now,
+    };
+    let pin = done(&metadata, pin).await.into_pinned();
+    assert_eq!(metadata.pins().iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), [pin]);
+    done(&metadata, Command::ReleasePin { pin }).await;
+    assert!(metadata.pins().is_empty());
+
+    let set = crate::command::ConfigChange::Replace(BTreeMap::from([("k".to_owned(), "v".to_owned())]));
+    done(&metadata, Command::AlterBrokerConfig { scope: ConfigScope::Cluster, change: set }).await;
+    assert_eq!(metadata.broker_config(ConfigScope::Cluster).get("k").map(String::as_str), Some("v"));
+
+    done(&metadata, Command::DeleteTopic { topic: topic(1), now, trash_ms: 10 }).await;
+    assert!(metadata.topics().by_name(&name("a")).is_none() && metadata.topics().trash().len() == 1);
+    host.stop().await;
+}
+
+/// Garbage is listed in pages, condemned, forgotten.
+#[tokio::test(start_paused = true)]
+async fn garbage_is_found_and_forgotten() {
+    let rig = Rig::new(9);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    let ids = history(&metadata, 4).await;
+    done(&metadata, Command::IndexUploads).await;
+    let now = rig.env.now();
+    done(&metadata, Command::DeleteTopic { topic: topic(1), now, trash_ms: 0 }).await;
+    done(&metadata, Command::PurgeTopic { topic: topic(1), now }).await;
+    for partition in ids {
+        done(&metadata, Command::DropExtents { partition, now }).await;
+    }
+    let first = metadata.garbage(None, 3).await.expect("answers");
+    assert_eq!(first.len(), 3);
+    let rest = metadata.garbage(first.last().map(|(object, _)| object.as_str()), 3).await.expect("answers");
+    assert_eq!(rest.len(), 1);
+    for (object, garbage) in first.into_iter().chain(rest) {
+        assert_eq!(garbage.condemned_at, None);
+        done(&metadata, Command::CondemnObject { object: object.clone(), size: garbage.size, now }).await;
+        let standing = metadata.standing(&object).await.expect("answers");
+        assert!(matches!(standing, Standing::Garbage(g) if g.condemned_at == Some(now)), "{standing:?}");
+        done(&metadata, Command::ForgetObject { object }).await;
+    }
+    assert!(metadata.garbage(None, 3).await.expect("answers").is_empty());
+    host.stop().await;
+    let left: Vec<Key> = rig.rows().await.into_keys().filter(Key::is_cold).collect();
+    assert_eq!(left, []);
+}
+
+/// Metadata of another cluster is not taken over.
+#[tokio::test(start_paused = true)]
+async fn another_cluster_is_refused() {
+    let rig = Rig::new(10);
+    rig.open().await.stop().await;
+    let other = forebay_types::ClusterId::from_random([9; 16]);
+    let error = Host::open(&rig.env, Arc::clone(&rig.store), Some(other)).await.err().expect("not this cluster");
+    assert!(matches!(error, OpenError::Refused(_)), "{error}");
+    let host = Host::open(&rig.env, Arc::clone(&rig.store), None).await.expect("its own id is known");
+    assert_eq!(host.metadata().cluster(), &cluster());
+    host.stop().await;
+}
+
+/// There is nothing to read before a first host.
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_nothing_says_so() {
+    let rig = Rig::new(11);
+    assert!(matches!(Reader::open(&rig.env, Arc::clone(&rig.store)).await.err(), Some(OpenError::Database(_))));
+}
