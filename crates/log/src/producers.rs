@@ -1,0 +1,473 @@
+//! The producers of one partition: who may append what next, which transactions are open, where the last stable offset is.
+//!
+//! Owns: sequence and epoch checks, the duplicate window, open and just-ended transactions, the aborted list,
+//! verification of first transactional batches. Leaves to others: offsets (`partition`), how the state is stored
+//! (`format`), what a transaction is allowed to contain (the transaction coordinator).
+//!
+//! The state here runs ahead of what is durable: it is as of the log end offset (D1). Two things are looked at from the
+//! high watermark instead, because readers see them: the last stable offset and the aborted list.
+//!
+//! Invariants:
+//! 1. A producer has at most one open transaction in a partition, and it begins at or above the log start it had then.
+//! 2. The last stable offset never goes back: a transaction leaves `ended` only when its marker is below the high watermark.
+//! 3. Nothing of a producer with an open transaction expires.
+//! 4. A first transactional batch is appended only with a guard that no marker has come past (KIP-890 part 1).
+//!
+//! Sources: Kafka's `ProducerAppendInfo`, `ProducerStateManager`, `VerificationStateEntry`; KIP-98, KIP-360, KIP-890.
+
+use std::collections::BTreeMap;
+
+use forebay_format::{
+    AbortedTxn, BatchMeta, BatchProducer, BatchSummary, MarkerKind, PartitionProducers, PrepareRef, ProducerChange,
+    ProducerState,
+};
+use forebay_types::{Offset, ProducerEpoch, ProducerId, Timestamp};
+
+/// Why a producer's batch or marker is not appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProducerError {
+    #[error("producer {id} comes with epoch {epoch}, its current epoch is {current}")]
+    InvalidEpoch { id: ProducerId, epoch: ProducerEpoch, current: ProducerEpoch },
+    #[error("producer {id} comes with sequence {sequence}, after {last} another one is due")]
+    OutOfOrderSequence { id: ProducerId, sequence: i32, last: i32 },
+    #[error("producer {id} begins its epoch {epoch} with sequence {sequence}, not with 0")]
+    NewEpochSequence { id: ProducerId, epoch: ProducerEpoch, sequence: i32 },
+    #[error("producer {id} has no verified transaction in this partition")]
+    NotVerified { id: ProducerId },
+    #[error("producer {id} has a transaction open here and sends a batch outside of it")]
+    NotTransactional { id: ProducerId },
+    #[error("coordinator epoch {epoch} is below {current}, which marked producer {id} last")]
+    CoordinatorFenced { id: ProducerId, epoch: i32, current: i32 },
+}
+
+/// What to do with a batch that may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the next one: append it.
+    Append,
+    /// It repeats this one, which has its offsets already.
+    Duplicate(BatchMeta),
+}
+
+/// Shows that a transaction was asked about before a batch is appended; a marker in between takes it away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerificationGuard(u64);
+
+/// Whether a transactional batch needs the coordinator's word first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// The producer's transaction is already open here.
+    Done,
+    /// Ask the coordinator, then append with this guard.
+    Needed(VerificationGuard),
+}
+
+/// A producer as `DescribeProducers` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerDescription {
+    pub id: ProducerId,
+    pub epoch: ProducerEpoch,
+    /// -1 where no batch of the current epoch is known.
+    pub last_sequence: i32,
+    pub last_timestamp: Timestamp,
+    pub coordinator_epoch: Option<i32>,
+    pub open_txn: Option<Offset>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Producers {
+    states: BTreeMap<ProducerId, ProducerState>,
+    /// Open transactions by their first offset.
+    open: BTreeMap<Offset, ProducerId>,
+    /// Transactions whose marker is appended but not below the high watermark: first offset to marker offset.
+    ended: BTreeMap<Offset, Offset>,
+    /// Aborted transactions by the offset of their marker.
+    aborted: Vec<AbortedTxn>,
+    /// Guards given out and not yet used or taken away.
+    verifying: BTreeMap<ProducerId, VerificationGuard>,
+    guards_given: u64,
+}
+
+impl Producers {
+    /// Takes over the state as of an offset: from a snapshot, or from footers through [`Producers::absorb`].
+    pub fn restore(snapshot: PartitionProducers) -> Self {
+        let states: BTreeMap<_, _> = snapshot.producers.into_iter().collect();
+        let aborted = snapshot.aborted;
+        let open = states.iter().filter_map(|(id, state)| state.open_txn.map(|first| (first, *id))).collect();
+        Self { states, open, aborted, ..Self::default() }
+    }
+
+    /// Moves past a range of the log as its footer tells it.
+    pub fn absorb(&mut self, changes: &[ProducerChange], aborted: &[AbortedTxn]) {
+        for change in changes {
+            let state = self.states.entry(change.producer).or_insert_with(|| ProducerState::new(change.epoch));
+            if let Some(first) = state.open_txn {
+                self.open.remove(&first);
+            }
+            state.apply(change);
+            if let Some(first) = state.open_txn {
+                self.open.insert(first, change.producer);
+            }
+        }
+        self.aborted.extend_from_slice(aborted);
+    }
+
+    /// Whether a client's batch may come next.
+    ///
+    /// # Errors
+    /// What Kafka answers in its stead; nothing has changed.
+    pub fn check(
+        &self,
+        producer: &BatchProducer,
+        transactional: bool,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Verdict, ProducerError> {
+        let id = producer.id;
+        if let Some(state) = self.states.get(&id) {
+            if producer.epoch < state.epoch {
+                return Err(ProducerError::InvalidEpoch { id, epoch: producer.epoch, current: state.epoch });
+            }
+            if producer.epoch == state.epoch
+                && let Some(repeated) = state.batches.find(producer.base_sequence, producer.last_sequence)
+            {
+                return Ok(Verdict::Duplicate(*repeated));
+            }
+            check_sequence(state, producer)?;
+            if state.open_txn.is_some() && !transactional {
+                return Err(ProducerError::NotTransactional { id });
+            }
+        }
+        let verified =
+            self.is_open(id, producer.epoch) || guard.is_some_and(|guard| self.verifying.get(&id) == Some(&guard));
+        if transactional && !verified {
+            return Err(ProducerError::NotVerified { id });
+        }
+        Ok(Verdict::Append)
+    }
+
+    fn is_open(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.states.get(&id).is_some_and(|state| state.open_txn.is_some() && state.epoch == epoch)
+    }
+
+    /// Asks whether a transactional batch of this producer needs the coordinator's word.
+    pub fn verification(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Verification {
+        if self.is_open(id, epoch) {
+            return Verification::Done;
+        }
+        // The same guard for all who ask meanwhile: they ask about the same transaction.
+        let guards_given = &mut self.guards_given;
+        Verification::Needed(*self.verifying.entry(id).or_insert_with(|| {
+            *guards_given += 1;
+            VerificationGuard(*guards_given)
+        }))
+    }
+
+    /// Forgets a guard whose question was answered with no.
+    pub fn verification_failed(&mut self, id: ProducerId, guard: VerificationGuard) {
+        if self.verifying.get(&id) == Some(&guard) {
+            self.verifying.remove(&id);
+        }
+    }
+
+    /// Whether a marker may come, and is not already there.
+    ///
+    /// # Errors
+    /// The marker is older than what the partition has seen of this producer.
+    pub fn check_marker(
+        &self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        coordinator_epoch: i32,
+        prepare: Option<PrepareRef>,
+    ) -> Result<MarkerVerdict, ProducerError> {
+        let Some(state) = self.states.get(&id) else { return Ok(MarkerVerdict::Append) };
+        // Asked first: a repeated request is "done" whatever has happened to the producer since (D14).
+        let highest = state.marker.and_then(|marker| marker.prepare);
+        if prepare.is_some_and(|prepare| !prepare.is_after(highest)) {
+            return Ok(MarkerVerdict::Done);
+        }
+        if epoch < state.epoch {
+            return Err(ProducerError::InvalidEpoch { id, epoch, current: state.epoch });
+        }
+        match state.coordinator_epoch {
+            Some(current) if coordinator_epoch < current => {
+                Err(ProducerError::CoordinatorFenced { id, epoch: coordinator_epoch, current })
+            }
+            _ => Ok(MarkerVerdict::Append),
+        }
+    }
+
+    /// Moves past a batch that was just given its offsets; gives the transaction that it aborts, if it does.
+    pub fn append(&mut self, batch: &BatchSummary) -> Option<AbortedTxn> {
+        let producer = batch.producer.as_ref()?;
+        let state = self.states.entry(producer.id).or_insert_with(|| ProducerState::new(producer.epoch));
+        let open_before = state.open_txn;
+        state.apply_batch(batch, producer);
+        if let (None, Some(first)) = (open_before, state.open_txn) {
+            self.open.insert(first, producer.id);
+        }
+        if batch.transactional {
+            self.verifying.remove(&producer.id);
+        }
+        let marker = batch.marker?;
+        let first_offset = open_before?;
+        let ended = self.open.remove(&first_offset);
+        assert_eq!(ended, Some(producer.id), "an open transaction is listed under its first offset");
+        self.ended.insert(first_offset, batch.last_offset);
+        (marker.kind == MarkerKind::Abort).then(|| {
+            let aborted = AbortedTxn { producer: producer.id, first_offset, last_offset: batch.last_offset };
+            self.aborted.push(aborted);
+            aborted
+        })
+    }
+
+    /// The last stable offset at this high watermark: below it every transaction has ended, visibly.
+    pub fn last_stable_offset(&mut self, high_watermark: Offset) -> Offset {
+        self.ended.retain(|_, marker| *marker >= high_watermark);
+        let first_open = self.open.keys().next().copied();
+        let first_ended = self.ended.keys().next().copied();
+        [first_open, first_ended].into_iter().flatten().fold(high_watermark, Offset::min)
+    }
+
+    /// Aborted transactions that reach into `[from, end)`, by their first offset, with what a fetch answers of each.
+    pub fn aborted_between(&self, from: Offset, end: Offset) -> Vec<AbortedTxn> {
+        let first = self.aborted.partition_point(|txn| txn.last_offset < from);
+        let mut overlapping: Vec<_> =
+            self.aborted[first..].iter().filter(|txn| txn.first_offset < end).copied().collect();
+        overlapping.sort_by_key(|txn| txn.first_offset);
+        overlapping
+    }
+
+    /// Forgets aborted transactions whose marker lies below the log start: nobody can read their records.
+    pub fn forget_below(&mut self, log_start: Offset) {
+        self.aborted.retain(|txn| txn.last_offset >= log_start);
+    }
+
+    /// Forgets producers that have been silent for `expiration_ms`.
+    pub fn expire(&mut self, now: Timestamp, expiration_ms: i64) {
+        self.states
+            .retain(|_, state| state.open_txn.is_some() || now.millis_since(state.last_timestamp) < expiration_ms);
+    }
+
+    pub fn describe(&self) -> Vec<ProducerDescription> {
+        let describe = |(id, state): (&ProducerId, &ProducerState)| ProducerDescription {
+            id: *id,
+            epoch: state.epoch,
+            last_sequence: state.batches.last().map_or(-1, |batch| batch.last_sequence),
+            last_timestamp: state.last_timestamp,
+            coordinator_epoch: state.coordinator_epoch,
+            open_txn: state.open_txn,
+        };
+        self.states.iter().map(describe).collect()
+    }
+
+    /// Everything that [`Producers::restore`] takes.
+    pub fn snapshot(&self) -> PartitionProducers {
+        let producers = self.states.iter().map(|(id, state)| (*id, state.clone())).collect();
+        PartitionProducers { producers, aborted: self.aborted.clone() }
+    }
+}
+
+/// What to do with a marker that may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MarkerVerdict {
+    Append,
+    /// This Prepare record's marker, or a later one's, is already in the log.
+    Done,
+}
+
+fn check_sequence(state: &ProducerState, producer: &BatchProducer) -> Result<(), ProducerError> {
+    let BatchProducer { id, epoch, base_sequence: sequence, .. } = *producer;
+    if epoch != state.epoch {
+        return if sequence == 0 { Ok(()) } else { Err(ProducerError::NewEpochSequence { id, epoch, sequence }) };
+    }
+    let last = state.batches.last().map_or(-1, |batch| batch.last_sequence);
+    let due = if last == i32::MAX { 0 } else { last + 1 };
+    if sequence == due { Ok(()) } else { Err(ProducerError::OutOfOrderSequence { id, sequence, last }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_format::{BatchWindow, MarkerSummary, NO_SEQUENCE, fold_changes};
+
+    use super::*;
+
+    fn offset(raw: i64) -> Offset {
+        Offset::new(raw).expect("not negative")
+    }
+
+    fn id(raw: i64) -> ProducerId {
+        ProducerId::new(raw).expect("not negative")
+    }
+
+    fn epoch(raw: i16) -> ProducerEpoch {
+        ProducerEpoch::new(raw).expect("not negative")
+    }
+
+    fn producer(pid: i64, at: i16, first: i32, last: i32) -> BatchProducer {
+        BatchProducer { id: id(pid), epoch: epoch(at), base_sequence: first, last_sequence: last }
+    }
+
+    fn batch(base: i64, producer: BatchProducer, transactional: bool) -> BatchSummary {
+        let records = producer.last_sequence.wrapping_sub(producer.base_sequence).unsigned_abs() + 1;
+        BatchSummary {
+            base_offset: offset(base),
+            last_offset: offset(base + i64::from(records) - 1),
+            max_timestamp: Timestamp::from_millis(base),
+            records,
+            producer: Some(producer),
+            transactional,
+            marker: None,
+        }
+    }
+
+    fn marker(base: i64, pid: i64, at: i16, kind: MarkerKind, prepare: i64) -> BatchSummary {
+        BatchSummary {
+            marker: Some(MarkerSummary { kind, coordinator_epoch: 0, prepare: Some(prepared(prepare)) }),
+            ..batch(base, producer(pid, at, NO_SEQUENCE, NO_SEQUENCE), true)
+        }
+    }
+
+    fn prepared(at: i64) -> PrepareRef {
+        PrepareRef { txn_leader_epoch: forebay_types::LeaderEpoch::ZERO, prepare_offset: offset(at) }
+    }
+
+    /// Sequences 0–9, then batches of one from 10 to 14 at offsets 10 to 14: the window holds the last five.
+    fn after_six_batches() -> Producers {
+        let mut producers = Producers::default();
+        producers.append(&batch(0, producer(1, 0, 0, 9), false));
+        for n in 10..15 {
+            producers.append(&batch(
+                n,
+                producer(1, 0, i32::try_from(n).expect("small"), i32::try_from(n).expect("small")),
+                false,
+            ));
+        }
+        producers
+    }
+
+    #[test]
+    fn a_retry_of_the_last_five_batches_gets_its_first_offsets() {
+        let producers = after_six_batches();
+        for n in 10..15 {
+            let verdict = producers.check(&producer(1, 0, n, n), false, None);
+            assert!(
+                matches!(verdict, Ok(Verdict::Duplicate(meta)) if meta.base_offset == offset(i64::from(n))),
+                "sequence {n}: {verdict:?}"
+            );
+        }
+        // The sixth from the end is out of the window, and is not the next one either (semantic 1).
+        let verdict = producers.check(&producer(1, 0, 0, 9), false, None);
+        assert_eq!(verdict, Err(ProducerError::OutOfOrderSequence { id: id(1), sequence: 0, last: 14 }));
+        // The same first sequence with another length is no retry.
+        assert!(producers.check(&producer(1, 0, 13, 14), false, None).is_err());
+        assert_eq!(producers.check(&producer(1, 0, 15, 20), false, None), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn first_sequences_follow_transactions_v1() {
+        let producers = after_six_batches();
+        assert_eq!(producers.check(&producer(2, 3, 77, 77), false, None), Ok(Verdict::Append), "unknown: any sequence");
+        assert_eq!(producers.check(&producer(1, 1, 0, 0), false, None), Ok(Verdict::Append), "new epoch: from 0");
+        assert!(matches!(
+            producers.check(&producer(1, 1, 5, 5), false, None),
+            Err(ProducerError::NewEpochSequence { sequence: 5, .. })
+        ));
+        let mut bumped = after_six_batches();
+        bumped.append(&batch(15, producer(1, 1, 0, 0), false));
+        assert!(matches!(bumped.check(&producer(1, 0, 15, 15), false, None), Err(ProducerError::InvalidEpoch { .. })));
+    }
+
+    #[test]
+    fn the_sequence_wraps_to_zero() {
+        let mut producers = Producers::default();
+        producers.append(&batch(0, producer(1, 0, i32::MAX, i32::MAX), false));
+        assert_eq!(producers.check(&producer(1, 0, 0, 4), false, None), Ok(Verdict::Append));
+    }
+
+    #[test]
+    fn a_first_transactional_batch_needs_a_guard_that_no_marker_passed() {
+        let mut producers = Producers::default();
+        let first = producer(1, 0, 0, 0);
+        assert_eq!(producers.check(&first, true, None), Err(ProducerError::NotVerified { id: id(1) }));
+        let Verification::Needed(guard) = producers.verification(id(1), epoch(0)) else { panic!("not yet open") };
+        assert_eq!(producers.check(&first, true, Some(guard)), Ok(Verdict::Append));
+        // The transaction ends before the batch comes: its marker takes the guard away.
+        producers.append(&marker(0, 1, 0, MarkerKind::Abort, 5));
+        assert_eq!(producers.check(&first, true, Some(guard)), Err(ProducerError::NotVerified { id: id(1) }));
+        // With a new guard it may come, and the batches after it need none.
+        let Verification::Needed(guard) = producers.verification(id(1), epoch(0)) else { panic!("closed again") };
+        assert_eq!(producers.check(&first, true, Some(guard)), Ok(Verdict::Append));
+        producers.append(&batch(1, first, true));
+        assert_eq!(producers.check(&producer(1, 0, 1, 1), true, None), Ok(Verdict::Append));
+        assert_eq!(producers.verification(id(1), epoch(0)), Verification::Done);
+    }
+
+    #[test]
+    fn the_stable_offset_waits_for_a_durable_marker() {
+        let mut producers = Producers::default();
+        producers.append(&batch(0, producer(9, 0, 0, 4), false));
+        let Verification::Needed(_) = producers.verification(id(1), epoch(0)) else { panic!("not yet open") };
+        producers.append(&batch(5, producer(1, 0, 0, 0), true));
+        producers.append(&batch(6, producer(9, 0, 5, 5), false));
+        assert_eq!(producers.last_stable_offset(offset(7)), offset(5));
+        let aborted = producers.append(&marker(7, 1, 0, MarkerKind::Abort, 5));
+        let expected = AbortedTxn { producer: id(1), first_offset: offset(5), last_offset: offset(7) };
+        assert_eq!(aborted, Some(expected));
+        assert_eq!(producers.last_stable_offset(offset(7)), offset(5), "the marker is not durable yet");
+        assert_eq!(producers.last_stable_offset(offset(8)), offset(8));
+        assert_eq!(producers.aborted_between(offset(0), offset(6)), [expected]);
+        assert_eq!(producers.aborted_between(offset(7), offset(8)), [expected], "the marker itself is in range");
+        assert_eq!(producers.aborted_between(offset(0), offset(5)), [], "it begins where the range ends");
+        producers.forget_below(offset(8));
+        assert_eq!(producers.aborted_between(offset(0), offset(9)), []);
+    }
+
+    #[test]
+    fn a_marker_is_done_once_and_never_by_an_older_coordinator() {
+        let mut producers = Producers::default();
+        producers.append(&batch(0, producer(1, 3, 0, 0), true));
+        let ask =
+            |producers: &Producers, at, prepare| producers.check_marker(id(1), epoch(at), 0, Some(prepared(prepare)));
+        assert_eq!(ask(&producers, 3, 5), Ok(MarkerVerdict::Append));
+        producers.append(&marker(1, 1, 3, MarkerKind::Commit, 5));
+        assert_eq!(ask(&producers, 3, 5), Ok(MarkerVerdict::Done), "asked again after a lost answer");
+        assert_eq!(ask(&producers, 3, 4), Ok(MarkerVerdict::Done), "an older transaction's, delayed");
+        assert_eq!(ask(&producers, 3, 6), Ok(MarkerVerdict::Append));
+        assert!(matches!(ask(&producers, 2, 6), Err(ProducerError::InvalidEpoch { .. })));
+        let fenced = producers.check_marker(id(1), epoch(3), -1, Some(prepared(6)));
+        assert!(matches!(fenced, Err(ProducerError::CoordinatorFenced { .. })));
+    }
+
+    #[test]
+    fn state_from_footers_equals_state_from_batches() {
+        let batches = [
+            batch(0, producer(1, 0, 0, 0), true),
+            batch(1, producer(2, 0, 0, 1), false),
+            marker(3, 1, 0, MarkerKind::Abort, 5),
+            batch(4, producer(1, 0, 1, 1), true),
+            batch(5, producer(2, 0, 2, 2), false),
+        ];
+        for cut in 0..=batches.len() {
+            let mut live = Producers::default();
+            let mut read = Producers::default();
+            for part in [&batches[..cut], &batches[cut..]] {
+                let aborted: Vec<_> = part.iter().filter_map(|batch| live.append(batch)).collect();
+                read.absorb(&fold_changes(part), &aborted);
+            }
+            assert_eq!(live.snapshot(), read.snapshot(), "cut at {cut}");
+            assert_eq!(read.last_stable_offset(offset(6)), offset(4), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn silence_expires_a_producer_but_never_an_open_transaction() {
+        let mut producers = Producers::default();
+        producers.append(&batch(0, producer(1, 0, 0, 0), true));
+        producers.append(&batch(1, producer(2, 0, 0, 0), false));
+        producers.expire(Timestamp::from_millis(10_000), 1_000);
+        assert_eq!(producers.states.keys().copied().collect::<Vec<_>>(), [id(1)]);
+        assert_eq!(producers.states[&id(1)].batches.as_slice().len(), 1);
+        assert_ne!(producers.states[&id(1)].batches, BatchWindow::default());
+    }
+}

@@ -1,0 +1,79 @@
+//! Full producer state, packed for many partitions in one object, so that opening a partition reads few footers (D8).
+//!
+//! Cancellation and crash: a snapshot that was created but not committed is garbage, and the next one is as good. No
+//! error here is more than a warning: without a snapshot, opening reads more footers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use forebay_env::Env;
+use forebay_format::{EncodedSnapshot, ObjectName, ProducerSnapshotWriter, SnapshotHead};
+use forebay_metadata::command::{SNAPSHOTS_PER_COMMAND_MAX, SnapshotAt};
+use forebay_metadata::{BrokerLife, Command, Metadata};
+use forebay_store::{Body, Key, Store, create_exact};
+use forebay_types::{ClusterId, TopicPartition};
+
+use crate::partition::Partition;
+use crate::partitions::Partitions;
+
+/// Takes snapshots for one broker epoch.
+pub(crate) struct Snapshots {
+    env: Env,
+    store: Arc<dyn Store>,
+    metadata: Arc<dyn Metadata>,
+    cluster: ClusterId,
+    life: BrokerLife,
+    next_number: u64,
+}
+
+impl Snapshots {
+    pub fn new(
+        env: Env,
+        store: Arc<dyn Store>,
+        metadata: Arc<dyn Metadata>,
+        cluster: ClusterId,
+        life: BrokerLife,
+    ) -> Self {
+        Self { env, store, metadata, cluster, life, next_number: 0 }
+    }
+
+    /// Writes the state that the given partitions have at their committed ends.
+    pub async fn take(&mut self, partitions: &Partitions, wanted: BTreeSet<TopicPartition>) {
+        let open: Vec<Arc<Partition>> = wanted.into_iter().filter_map(|id| partitions.get(id).ok()).collect();
+        for some in open.chunks(SNAPSHOTS_PER_COMMAND_MAX) {
+            if let Err(error) = self.write(some).await {
+                tracing::warn!(error = &*error, "a producer snapshot could not be written; the next one will be");
+            }
+        }
+    }
+
+    async fn write(&mut self, partitions: &[Arc<Partition>]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let number = self.next_number;
+        self.next_number += 1;
+        let BrokerLife { broker, epoch } = self.life;
+        let head = SnapshotHead {
+            cluster: self.cluster.clone(),
+            broker,
+            broker_epoch: epoch,
+            number,
+            written_at: self.env.now(),
+        };
+        let mut writer = ProducerSnapshotWriter::new(head);
+        let mut taken = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let (at, producers) = partition.snapshot_producers();
+            writer.push(partition.id(), partition.log(), at, &producers);
+            taken.push(SnapshotAt { partition: partition.id(), leader_epoch: partition.leader_epoch(), at });
+        }
+        let EncodedSnapshot { chunks, size, .. } = writer.finish();
+        let object = ObjectName::ProducerSnapshot { broker, epoch, number }.to_string();
+        create_exact(&self.env, &*self.store, &Key::new(&object)?, Body::from(chunks)).await?;
+        let command = Command::PutProducerSnapshot { life: self.life, object: object.clone(), size, partitions: taken };
+        self.metadata.submit(command).await?;
+        let name: Arc<str> = object.into();
+        for partition in partitions {
+            partition.set_producer_snapshot(Arc::clone(&name));
+        }
+        Ok(())
+    }
+}

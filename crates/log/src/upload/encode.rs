@@ -1,0 +1,104 @@
+//! Sorting groups by partition, and encoding them as one data object.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use forebay_format::{BatchSummary, EncodedObject, ObjectHead, ObjectWriter, SectionHead, WalEntry, fold_changes};
+use forebay_metadata::BrokerLife;
+use forebay_types::{ClusterId, LeaderEpoch, LogId, OffsetRange, Timestamp, TopicPartition, WalSequence};
+use forebay_wal::DurableGroup;
+
+use super::UploadedRange;
+
+/// One log's section of an object to be.
+type SectionKey = (TopicPartition, LogId, LeaderEpoch);
+
+/// Entries of some groups by section, in offset order within each.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    sections: BTreeMap<SectionKey, Vec<WalEntry>>,
+    /// Offsets that were acknowledged and cannot be read: they become part of the section after them.
+    lost: BTreeMap<SectionKey, Vec<OffsetRange>>,
+}
+
+/// An object ready to be created, and what its commit changes.
+pub(crate) struct EncodedUpload {
+    pub object: EncodedObject,
+    pub parts: Vec<UploadedRange>,
+}
+
+impl Gathered {
+    pub fn of(groups: &[DurableGroup]) -> Self {
+        let mut gathered = Self::default();
+        for entry in groups.iter().flat_map(|group| &group.entries) {
+            gathered.push(entry.clone());
+        }
+        gathered
+    }
+
+    pub fn push(&mut self, entry: WalEntry) {
+        let key = (entry.partition, entry.log, entry.leader_epoch);
+        self.sections.entry(key).or_default().push(entry);
+    }
+
+    /// Marks offsets before an entry that was pushed, or is about to be, as lost.
+    pub fn push_lost(&mut self, entry: &WalEntry, range: OffsetRange) {
+        self.lost.entry((entry.partition, entry.log, entry.leader_epoch)).or_default().push(range);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sections.is_empty()
+    }
+
+    /// What the commit changes, for groups that are an object already.
+    pub fn into_ranges(self) -> Vec<UploadedRange> {
+        self.sections.iter().map(|((partition, ..), entries)| uploaded_range(*partition, entries)).collect()
+    }
+}
+
+pub(crate) fn object_head(
+    cluster: ClusterId,
+    life: BrokerLife,
+    sequence: WalSequence,
+    written_at: Timestamp,
+) -> ObjectHead {
+    ObjectHead { cluster, broker: life.broker, broker_epoch: life.epoch, sequence, generation: 0, written_at }
+}
+
+/// Writes the object. `snapshot_of` names a partition's last producer snapshot.
+pub(crate) fn encode(
+    head: ObjectHead,
+    gathered: Gathered,
+    snapshot_of: &dyn Fn(TopicPartition) -> Option<Arc<str>>,
+) -> EncodedUpload {
+    let mut writer = ObjectWriter::new(head);
+    let mut parts = Vec::with_capacity(gathered.sections.len());
+    for (key, entries) in &gathered.sections {
+        let (partition, log, leader_epoch) = *key;
+        let producer_snapshot = snapshot_of(partition).map(|name| name.to_string());
+        let epoch_start = entries[0].epoch_start;
+        writer.section(SectionHead { partition, log, leader_epoch, epoch_start, producer_snapshot });
+        let mut lost = gathered.lost.get(key).into_iter().flatten().peekable();
+        for entry in entries {
+            while let Some(range) = lost.next_if(|range| range.end() <= entry.summary.base_offset) {
+                writer.lost(*range);
+            }
+            writer.push(&entry.summary, entry.aborted.as_ref(), &entry.records);
+        }
+        parts.push(uploaded_range(partition, entries));
+    }
+    EncodedUpload { object: writer.finish(), parts }
+}
+
+fn uploaded_range(partition: TopicPartition, entries: &[WalEntry]) -> UploadedRange {
+    let (first, last) = (&entries[0].summary, &entries[entries.len() - 1].summary);
+    let range = OffsetRange::new(first.base_offset, last.last_offset.next()).expect("entries ascend");
+    let summaries = entries.iter().map(|entry| &entry.summary);
+    UploadedRange {
+        partition,
+        range,
+        bytes: entries.iter().map(|entry| entry.records.len()).sum(),
+        changes: fold_changes(summaries.collect::<Vec<&BatchSummary>>()),
+        aborted: entries.iter().filter_map(|entry| entry.aborted).collect(),
+    }
+}

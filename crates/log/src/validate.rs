@@ -1,0 +1,293 @@
+//! What a client's records must be before they get offsets. Everything here needs no lock.
+//!
+//! The checks come in Kafka's order (semantic 21), so that a request with two faults gets Kafka's answer.
+//!
+//! Differs from Kafka: the records inside a batch are read only where something depends on them (a compacted topic, a
+//! codec of the topic's own). Kafka reads them all. Here the header's count, offsets and timestamps are believed; they
+//! are under the producer's checksum, and a reader that does not believe them reads the records itself.
+//!
+//! Sources: Kafka's `LogValidator`, `UnifiedLog.analyzeAndValidateRecords`; KIP-467 (errors per record).
+
+use bytes::BytesMut;
+use forebay_metadata::config::{CompressionType, TimestampType, TopicConfig};
+use forebay_types::Timestamp;
+use forebay_wire::batch::{check_crc, magic, recompress, records, set_log_append_time};
+use forebay_wire::{BatchError, BatchHeader, Codec};
+
+use crate::search::DECOMPRESSED_SIZE_MAX;
+
+/// The only record format; magic 0 and 1 went with Kafka 4.0.
+const MAGIC: i8 = 2;
+
+/// The first Produce version that may carry zstd (KIP-110).
+const ZSTD_PRODUCE_VERSION: i16 = 7;
+
+/// Records named in one error: enough for a client to see what is wrong.
+const BAD_RECORDS_MAX: usize = 100;
+
+/// A batch that may be appended.
+#[derive(Debug)]
+pub struct Validated {
+    pub(crate) bytes: BytesMut,
+    pub(crate) header: BatchHeader,
+    /// Set where the topic stamps the time of append.
+    pub(crate) log_append_time: Option<Timestamp>,
+}
+
+impl Validated {
+    pub fn header(&self) -> &BatchHeader {
+        &self.header
+    }
+
+    /// Bytes as they will be stored: what to ask admission for.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Why records are not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidateError {
+    #[error("records of format {0} are no longer taken: use a client of Kafka 0.11 or later")]
+    OldMagic(i8),
+    #[error("a partition takes one batch per request, {0} bytes follow the first")]
+    ManyBatches(usize),
+    #[error("the batch has no records")]
+    Empty,
+    #[error("zstd needs Produce version {ZSTD_PRODUCE_VERSION} or later")]
+    ZstdTooOld,
+    #[error("a new batch begins at offset 0, not at {0}")]
+    BaseOffset(i64),
+    #[error("the batch has {size} bytes, max.message.bytes of the topic is {limit}")]
+    TooLarge { size: usize, limit: u32 },
+    #[error("the batch is damaged: {0}")]
+    Corrupt(#[source] BatchError),
+    #[error("the batch says it has {records} records up to offset {last_offset_delta}")]
+    Count { records: i32, last_offset_delta: i32 },
+    #[error("clients may not write control batches")]
+    Control,
+    #[error("producer {id} sends epoch {epoch} and first sequence {sequence}")]
+    Producer { id: i64, epoch: i16, sequence: i32 },
+    #[error("a transactional batch needs a producer id")]
+    NoProducer,
+    #[error("records of a compacted topic need a key, {} have none", indexes.len())]
+    NoKey { indexes: Vec<i32> },
+    #[error("timestamp {timestamp} is not within {before} ms before and {after} ms after the broker's {now}")]
+    Timestamp { timestamp: i64, now: Timestamp, before: i64, after: i64 },
+}
+
+/// Checks one partition's records of a Produce request, and brings them into the topic's form.
+pub fn validate(
+    mut bytes: BytesMut,
+    config: &TopicConfig,
+    produce_version: i16,
+    now: Timestamp,
+) -> Result<Validated, ValidateError> {
+    match magic(&bytes) {
+        Some(MAGIC) => {}
+        Some(old @ 0..MAGIC) => return Err(ValidateError::OldMagic(old)),
+        _ if bytes.is_empty() => return Err(ValidateError::Empty),
+        _ => {}
+    }
+    let mut header = BatchHeader::parse(&bytes).map_err(ValidateError::Corrupt)?;
+    if header.size() < bytes.len() {
+        return Err(ValidateError::ManyBatches(bytes.len() - header.size()));
+    }
+    let codec = header.codec().map_err(ValidateError::Corrupt)?;
+    if codec == Codec::Zstd && produce_version < ZSTD_PRODUCE_VERSION {
+        return Err(ValidateError::ZstdTooOld);
+    }
+    if header.base_offset != 0 {
+        return Err(ValidateError::BaseOffset(header.base_offset));
+    }
+    let limit = config.max_message_bytes;
+    if bytes.len() > limit as usize {
+        return Err(ValidateError::TooLarge { size: bytes.len(), limit });
+    }
+    check_crc(&bytes).map_err(ValidateError::Corrupt)?;
+    check_header(&header)?;
+    if config.cleanup.compact {
+        bytes = check_keys(bytes)?;
+    }
+    bytes = to_codec(bytes, codec, config)?;
+    let log_append_time = match config.timestamp_type {
+        TimestampType::CreateTime => {
+            check_timestamp(&header, config, now)?;
+            None
+        }
+        TimestampType::LogAppendTime => {
+            set_log_append_time(&mut bytes, now.as_millis());
+            Some(now)
+        }
+    };
+    header = BatchHeader::parse(&bytes).expect("the batch was whole, and was changed as a whole");
+    Ok(Validated { bytes, header, log_append_time })
+}
+
+fn check_header(header: &BatchHeader) -> Result<(), ValidateError> {
+    let BatchHeader { records_count: records, last_offset_delta, .. } = *header;
+    if records == 0 {
+        return Err(ValidateError::Empty);
+    }
+    if i64::from(last_offset_delta) + 1 != i64::from(records) {
+        return Err(ValidateError::Count { records, last_offset_delta });
+    }
+    if header.is_control() {
+        return Err(ValidateError::Control);
+    }
+    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
+        let (id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
+        return Err(ValidateError::Producer { id, epoch, sequence });
+    }
+    if header.is_transactional() && header.producer_id < 0 {
+        return Err(ValidateError::NoProducer);
+    }
+    Ok(())
+}
+
+fn check_timestamp(header: &BatchHeader, config: &TopicConfig, now: Timestamp) -> Result<(), ValidateError> {
+    let (before, after) = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
+    let timestamp = header.max_timestamp;
+    let ahead = timestamp.saturating_sub(now.as_millis());
+    // No timestamp is none too old.
+    if timestamp >= 0 && (ahead > after || ahead.saturating_neg() > before) {
+        return Err(ValidateError::Timestamp { timestamp, now, before, after });
+    }
+    Ok(())
+}
+
+fn check_keys(bytes: BytesMut) -> Result<BytesMut, ValidateError> {
+    let batch = bytes.freeze();
+    let mut indexes = Vec::new();
+    for (index, record) in (0..).zip(records(&batch, DECOMPRESSED_SIZE_MAX).map_err(ValidateError::Corrupt)?) {
+        if record.map_err(ValidateError::Corrupt)?.key.is_none() && indexes.len() < BAD_RECORDS_MAX {
+            indexes.push(index);
+        }
+    }
+    if !indexes.is_empty() {
+        return Err(ValidateError::NoKey { indexes });
+    }
+    Ok(mutable(batch))
+}
+
+/// The batch in the topic's codec, where it has one of its own.
+fn to_codec(bytes: BytesMut, codec: Codec, config: &TopicConfig) -> Result<BytesMut, ValidateError> {
+    let wanted = match config.compression {
+        CompressionType::Producer => return Ok(bytes),
+        CompressionType::Uncompressed => Codec::None,
+        CompressionType::Gzip(_) => Codec::Gzip,
+        CompressionType::Snappy => Codec::Snappy,
+        CompressionType::Lz4(_) => Codec::Lz4,
+        CompressionType::Zstd(_) => Codec::Zstd,
+    };
+    if wanted == codec {
+        return Ok(bytes);
+    }
+    recompress(&bytes.freeze(), wanted, DECOMPRESSED_SIZE_MAX).map_err(ValidateError::Corrupt)
+}
+
+/// The bytes again to be written to: without a copy, where nobody shares them.
+fn mutable(batch: bytes::Bytes) -> BytesMut {
+    batch.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use forebay_wire::BatchBuilder;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000_000_000);
+
+    fn config(pairs: &[(&str, &str)]) -> TopicConfig {
+        let set = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        TopicConfig::resolve(&set, &BTreeMap::new()).expect("legal values")
+    }
+
+    fn batch(build: impl FnOnce(BatchBuilder) -> BatchBuilder) -> BytesMut {
+        let mut builder = build(BatchBuilder::new(NOW.as_millis()));
+        builder.push(NOW.as_millis(), Some(b"key"), Some(b"value"), &[]);
+        builder.build()
+    }
+
+    /// Flips or overwrites header bytes and makes the checksum right again.
+    fn forged(at: usize, with: &[u8]) -> BytesMut {
+        let mut bytes = batch(|b| b);
+        bytes[at..at + with.len()].copy_from_slice(with);
+        let crc = crc_of(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    fn crc_of(bytes: &[u8]) -> u32 {
+        forebay_format::crc32c(bytes)
+    }
+
+    fn refused(bytes: BytesMut, pairs: &[(&str, &str)]) -> String {
+        validate(bytes, &config(pairs), 9, NOW).map(|ok| ok.header).expect_err("to be refused").to_string()
+    }
+
+    #[test]
+    fn each_fault_is_named() {
+        let mut two = batch(|b| b);
+        two.extend_from_slice(&batch(|b| b));
+        assert!(refused(two, &[]).starts_with("a partition takes one batch per request"));
+        assert!(refused(forged(16, &[1]), &[]).starts_with("records of format 1 are no longer taken"));
+        assert!(refused(forged(7, &[5]), &[]).starts_with("a new batch begins at offset 0, not at 5"));
+        assert!(refused(batch(|b| b), &[("max.message.bytes", "20")]).contains("max.message.bytes of the topic is 20"));
+        let mut damaged = batch(|b| b);
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        assert!(refused(damaged, &[]).starts_with("the batch is damaged"));
+        assert!(refused(forged(23, &[0, 0, 0, 9]), &[]).contains("1 records up to offset 9"));
+        assert_eq!(refused(batch(BatchBuilder::control), &[]), "clients may not write control batches");
+        assert_eq!(refused(batch(BatchBuilder::transactional), &[]), "a transactional batch needs a producer id");
+        assert!(refused(forged(43, &7_i64.to_be_bytes()), &[]).starts_with("producer 7 sends epoch -1"));
+        assert_eq!(refused(BytesMut::new(), &[]), "the batch has no records");
+    }
+
+    #[test]
+    fn time_has_bounds_only_where_the_client_gives_it() {
+        let late = || {
+            let mut builder = BatchBuilder::new(0);
+            builder.push(NOW.as_millis() + 3_600_001, None, Some(b"v"), &[]);
+            builder.build()
+        };
+        assert!(refused(late(), &[]).contains("is not within"));
+        let stamped = validate(late(), &config(&[("message.timestamp.type", "LogAppendTime")]), 9, NOW);
+        let stamped = stamped.expect("the broker's own time counts");
+        assert_eq!((stamped.log_append_time, stamped.header.max_timestamp), (Some(NOW), NOW.as_millis()));
+        assert!(check_crc(&stamped.bytes).is_ok(), "a stamped batch has a new checksum");
+        let early = || {
+            let mut builder = BatchBuilder::new(5);
+            builder.push(5, None, Some(b"v"), &[]);
+            builder.build()
+        };
+        assert!(validate(early(), &config(&[]), 9, NOW).is_ok(), "of 1970: allowed by default");
+        assert!(refused(early(), &[("message.timestamp.before.max.ms", "1000")]).contains("is not within"));
+    }
+
+    #[test]
+    fn a_compacted_topic_names_the_records_without_a_key() {
+        let mut builder = BatchBuilder::new(NOW.as_millis());
+        for key in [Some(&b"k"[..]), None, Some(b"k"), None] {
+            builder.push(NOW.as_millis(), key, Some(b"v"), &[]);
+        }
+        let error = validate(builder.build(), &config(&[("cleanup.policy", "compact")]), 9, NOW).map(|ok| ok.header);
+        assert!(matches!(error, Err(ValidateError::NoKey { indexes }) if indexes == [1, 3]));
+    }
+
+    #[test]
+    fn the_topics_codec_wins_and_producer_keeps_the_batch_as_it_came() {
+        let came = batch(|b| b.codec(Codec::Gzip));
+        let kept = validate(came.clone(), &config(&[]), 9, NOW).expect("sound");
+        assert_eq!(kept.bytes, came);
+        let stored = validate(came, &config(&[("compression.type", "zstd")]), 9, NOW).expect("sound");
+        assert_eq!(stored.header.codec().expect("known"), Codec::Zstd);
+        assert!(check_crc(&stored.bytes).is_ok());
+        let zstd = batch(|b| b.codec(Codec::Zstd));
+        assert!(matches!(validate(zstd, &config(&[]), 6, NOW), Err(ValidateError::ZstdTooOld)));
+    }
+}

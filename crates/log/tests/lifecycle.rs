@@ -1,0 +1,250 @@
+//! The life of a log: what was acknowledged is read back, from memory, from the bucket and after every crash, with
+//! either kind of WAL.
+
+mod world;
+
+use forebay_format::{MarkerKind, PrepareRef};
+use forebay_log::{Isolation, LogError, ProducerError, prepared_marker};
+use forebay_metadata::Command;
+use forebay_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
+use world::{Kind, World, batch, read_all};
+
+const KINDS: [Kind; 2] = [Kind::Disk, Kind::Object];
+
+fn numbered(range: std::ops::Range<i64>) -> Vec<(i64, String)> {
+    range.map(|n| (n, format!("value {n}"))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_is_read_back_after_every_crash() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let mut life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let mut next = 0;
+        for round in 0..5 {
+            let partition = life.partition(topic);
+            for _ in 0..40 {
+                let value = format!("value {next}");
+                let appended = life.produce(&partition, batch(None, false, &[&value])).await.expect("taken");
+                assert_eq!(appended.base_offset.get(), next, "{kind:?}: offsets are dense");
+                next += 1;
+            }
+            assert_eq!(
+                read_all(&partition, 0, Isolation::ReadUncommitted).await,
+                numbered(0..next),
+                "{kind:?}, round {round}"
+            );
+            let before = partition.leader_epoch();
+            drop(partition);
+            world.crash(life).await;
+            life = world.start().await;
+            let partition = life.partition(topic);
+            assert!(partition.leader_epoch() > before, "{kind:?}: a restart is a takeover");
+            assert_eq!(
+                read_all(&partition, 0, Isolation::ReadCommitted).await,
+                numbered(0..next),
+                "{kind:?}, after crash {round}"
+            );
+            assert_eq!(read_all(&partition, next - 3, Isolation::ReadUncommitted).await, numbered(next - 3..next));
+            let end = partition.end_offset_for_epoch(before).expect("open").expect("known");
+            assert_eq!(end, (before, Offset::new(next).expect("an offset")), "{kind:?}: where the epoch before ended");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_let_memory_and_wal_go_and_lose_nothing() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let partition = life.partition(topic);
+        let filler = "x".repeat(3_000);
+        // More than the WAL of 8 MiB has room for at once.
+        for n in 0..4_000 {
+            let value = format!("{n} {filler}");
+            life.produce(&partition, batch(None, false, &[&value])).await.expect("taken");
+        }
+        let end = partition.offsets().expect("open").high_watermark;
+        assert_eq!(end.get(), 4_000);
+        assert!(partition.committed_end().get() > 3_000, "{kind:?}: most is in the bucket");
+        assert!(life.owner.pending_bytes() < 1 << 20, "{kind:?}: little is in memory only");
+        let all = read_all(&partition, 0, Isolation::ReadUncommitted).await;
+        assert_eq!(all.len(), 4_000);
+        assert!(all.iter().enumerate().all(|(n, (offset, value))| {
+            *offset == i64::try_from(n).expect("small") && value.starts_with(&format!("{n} "))
+        }));
+        life.owner.drain().await.expect("drains");
+        world.crash(life).await;
+        let life = world.start().await;
+        assert_eq!(life.recovered.batches, 0, "{kind:?}: after a drain nothing is left to recover");
+        assert_eq!(life.partition(topic).offsets().expect("open").high_watermark, end);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn duplicates_are_known_after_a_crash() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let mut life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let mut sequence = 0;
+        for round in 0..3 {
+            let partition = life.partition(topic);
+            for _ in 0..7 {
+                life.produce(&partition, batch(Some((9, 0, sequence)), false, &["a", "b"]))
+                    .await
+                    .expect("next in order");
+                sequence += 2;
+            }
+            if round == 1 {
+                life.owner.drain().await.expect("drains, with a snapshot");
+            }
+            drop(partition);
+            world.crash(life).await;
+            life = world.start().await;
+            let partition = life.partition(topic);
+            let end = partition.offsets().expect("open").high_watermark;
+            for back in 1..=5 {
+                let repeated =
+                    life.produce(&partition, batch(Some((9, 0, sequence - 2 * back)), false, &["a", "b"])).await;
+                let repeated = repeated.expect("recognised");
+                let at = (repeated.duplicate, repeated.base_offset.get());
+                assert_eq!(at, (true, i64::from(sequence - 2 * back)), "{kind:?}, round {round}, {back} back");
+            }
+            let gap = life.produce(&partition, batch(Some((9, 0, sequence + 1)), false, &["c"])).await;
+            assert!(matches!(gap, Err(LogError::Producer(ProducerError::OutOfOrderSequence { .. }))), "{gap:?}");
+            assert_eq!(partition.offsets().expect("open").high_watermark, end, "nothing was appended");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn transactions_are_hidden_or_seen_as_they_ended_also_after_a_crash() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let mut life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let who = (ProducerId::new(5).expect("an id"), ProducerEpoch::ZERO);
+        let mut sequence = 0;
+        let mut expected = Vec::new();
+        for round in 0..6_i64 {
+            let partition = life.partition(topic);
+            let first = life.produce(&partition, batch(Some((5, 0, sequence)), true, &["one"])).await.expect("taken");
+            life.produce(&partition, batch(None, false, &["plain"])).await.expect("taken");
+            assert_eq!(
+                partition.offsets().expect("open").last_stable,
+                first.base_offset,
+                "{kind:?}: an open transaction holds the stable offset"
+            );
+            drop(partition);
+            // The transaction spans the crash.
+            world.crash(life).await;
+            life = world.start().await;
+            let partition = life.partition(topic);
+            assert_eq!(
+                partition.offsets().expect("open").last_stable,
+                first.base_offset,
+                "{kind:?}: also after a crash"
+            );
+            let second =
+                life.produce(&partition, batch(Some((5, 0, sequence + 1)), true, &["two"])).await.expect("goes on");
+            sequence += 2;
+            let kind_of = if round % 2 == 0 { MarkerKind::Commit } else { MarkerKind::Abort };
+            let prepare = PrepareRef {
+                txn_leader_epoch: LeaderEpoch::ZERO,
+                prepare_offset: Offset::new(round).expect("an offset"),
+            };
+            for _ in 0..2 {
+                let mut admission = life.owner.wal.admit(100).await.expect("the WAL runs");
+                let marked = partition.append_marker(
+                    who,
+                    prepared_marker(kind_of, 0, prepare),
+                    Timestamp::default(),
+                    &mut admission,
+                );
+                life.owner.wal.durable(marked.expect("taken").position).await.expect("the WAL runs");
+            }
+            let offsets = partition.offsets().expect("open");
+            assert_eq!(offsets.last_stable, offsets.high_watermark);
+            assert_eq!(
+                offsets.high_watermark.get(),
+                second.base_offset.get() + 2,
+                "{kind:?}: one marker, asked for twice"
+            );
+            let at = first.base_offset.get();
+            if round % 2 == 0 {
+                expected.push((at, "one".to_owned()));
+            }
+            expected.push((at + 1, "plain".to_owned()));
+            if round % 2 == 0 {
+                expected.push((at + 2, "two".to_owned()));
+            }
+            assert_eq!(read_all(&partition, 0, Isolation::ReadCommitted).await, expected, "{kind:?}, round {round}");
+            let all = read_all(&partition, 0, Isolation::ReadUncommitted).await;
+            assert_eq!(
+                all.len(),
+                usize::try_from(3 * (round + 1)).expect("small"),
+                "{kind:?}: aborted records are there"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_are_found_by_time_in_memory_and_in_the_bucket() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let partition = life.partition(topic);
+        for n in 0..50 {
+            let mut builder = forebay_wire::BatchBuilder::new(n * 1_000);
+            builder.push(n * 1_000, None, Some(b"v"), &[]);
+            builder.push(n * 1_000 + 500, None, Some(b"w"), &[]);
+            life.produce(&partition, builder.build()).await.expect("taken");
+        }
+        let find = async |partition: &forebay_log::Partition, time| {
+            let found = partition.offset_for_timestamp(Timestamp::from_millis(time), Isolation::ReadUncommitted).await;
+            found.expect("searchable").map(|found| (found.offset.get(), found.timestamp.as_millis()))
+        };
+        let check = async |partition: &forebay_log::Partition| {
+            assert_eq!(find(partition, 0).await, Some((0, 0)));
+            assert_eq!(find(partition, 7_001).await, Some((15, 7_500)), "{kind:?}: its own time, not the batch's");
+            assert_eq!(find(partition, 49_500).await, Some((99, 49_500)));
+            assert_eq!(find(partition, 49_501).await, None);
+            let latest = partition.max_timestamp().await.expect("searchable").expect("there are records");
+            assert_eq!((latest.offset.get(), latest.timestamp.as_millis()), (99, 49_500));
+        };
+        check(&partition).await;
+        drop(partition);
+        world.crash(life).await;
+        let life = world.start().await;
+        check(&life.partition(topic)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_topic_comes_back_from_the_trash_with_all_that_was_acknowledged() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let partition = life.partition(topic);
+        for n in 0..5 {
+            life.produce(&partition, batch(None, false, &[&format!("value {n}")])).await.expect("taken");
+        }
+        let delete = Command::DeleteTopic { topic, now: life.env.now(), trash_ms: 60_000 };
+        life.metadata.submit(delete).await.expect("deleted");
+        life.owner.partitions.caught_up(&*life.metadata).await;
+        assert!(life.owner.partitions.by_id(topic).is_err(), "{kind:?}: it is gone");
+        assert!(partition.offsets().is_err(), "{kind:?}: also for whoever holds it");
+        life.metadata.submit(Command::UndeleteTopic { topic }).await.expect("inside the window");
+        life.owner.partitions.caught_up(&*life.metadata).await;
+        let partition = life.partition(topic);
+        assert_eq!(read_all(&partition, 0, Isolation::ReadUncommitted).await, numbered(0..5), "{kind:?}");
+        life.produce(&partition, batch(None, false, &["value 5"])).await.expect("goes on");
+        assert_eq!(read_all(&partition, 0, Isolation::ReadUncommitted).await, numbered(0..6), "{kind:?}");
+    }
+}

@@ -1,0 +1,252 @@
+//! One broker's log over a simulated disk and a bucket in memory, started, crashed and started again.
+
+#![allow(dead_code)] // Each test file uses its part of the world.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use forebay_env::Env;
+use forebay_env::Parts;
+use forebay_env::simulated::{SimClock, SimDisk, Trace, parts};
+use forebay_log::{
+    Appended, Isolation, LogConfig, LogError, Owner, OwnerParts, Partition, ReadBatches, ReadRequest, Recovered,
+    Recovery, Sealers, UploadConfig, Verification, validate,
+};
+use forebay_metadata::state::WalKind;
+use forebay_metadata::store::Host;
+use forebay_metadata::{BrokerLife, Command, Metadata, Reply};
+use forebay_store::memory::MemoryStore;
+use forebay_store::{Bucket, Purpose, Store};
+use forebay_types::{
+    BrokerId, ByteSize, ClusterId, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicName,
+};
+use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
+use forebay_wal::providers::object::{ObjectConfig, ObjectProvider, ObjectSealer};
+use forebay_wal::{Provider, Sealer, WalOwner};
+use forebay_wire::BatchBuilder;
+
+/// What survives a crash: the disk and the bucket. And what the test knows.
+pub struct World {
+    pub disk: SimDisk,
+    pub bucket: Arc<dyn Store>,
+    clock: SimClock,
+    pub wal: Kind,
+    pub config: LogConfig,
+    starts: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Disk,
+    Object,
+}
+
+/// One running life.
+pub struct Life {
+    pub env: Env,
+    pub host: Host,
+    pub metadata: Arc<dyn Metadata>,
+    pub life: BrokerLife,
+    pub owner: Owner,
+    pub recovered: Recovered,
+}
+
+impl World {
+    pub fn new(wal: Kind) -> Self {
+        let disk = SimDisk::new(7, Trace::default());
+        let env = Env::new(parts(7, &disk));
+        let config = LogConfig {
+            upload: UploadConfig { size_target: ByteSize::new(20_000), ..UploadConfig::default() },
+            warm_budget: ByteSize::new(0),
+            ..LogConfig::default()
+        };
+        let bucket = Arc::new(MemoryStore::new(&env));
+        Self { disk, bucket, clock: SimClock::default(), wal, config, starts: 0 }
+    }
+
+    pub async fn start(&mut self) -> Life {
+        self.starts += 1;
+        let env = Env::new(Parts { clock: Box::new(self.clock.clone()), ..parts(self.starts, &self.disk) });
+        let bucket = Bucket::over(&env, Arc::clone(&self.bucket));
+        let host = Host::open(&env, bucket.store(Purpose::Metadata), None).await.expect("the metadata opens");
+        let metadata: Arc<dyn Metadata> = host.metadata();
+        let cluster = metadata.cluster().clone();
+        let broker = BrokerId::ZERO;
+        let in_flight_max = 4;
+        let wal = match self.wal {
+            Kind::Disk => WalKind::Disk { disk: 1 },
+            Kind::Object => WalKind::Object { in_flight_max },
+        };
+        let register = Command::RegisterBroker { broker, incarnation: u128::from(self.starts), wal };
+        let Ok(Reply::Registered(registered)) = metadata.submit(register).await else { panic!("a broker registers") };
+        let life = BrokerLife::new(broker, registered.epoch);
+        let by = WalOwner { cluster: cluster.clone(), broker, epoch: registered.epoch };
+        let store = bucket.store(Purpose::Wal);
+        let sealers = TestSealers { env: env.clone(), store: Arc::clone(&store), by: by.clone() };
+        let recovery = Recovery {
+            env: env.clone(),
+            store: Arc::clone(&store),
+            metadata: Arc::clone(&metadata),
+            cluster: cluster.clone(),
+            life,
+            size_target: self.config.upload.size_target,
+        };
+        let recovered = recovery.run(&registered, &sealers).await.expect("earlier lives are closed");
+        let provider: Box<dyn Provider> = match self.wal {
+            Kind::Disk => {
+                let config =
+                    DiskConfig { segment: ByteSize::mib(1), total: ByteSize::mib(8), ..DiskConfig::new(folder()) };
+                let closed = move |_: &ClusterId, _, epoch| epoch < life.epoch;
+                Box::new(DiskProvider::open(&env, config, by, closed).await.expect("the WAL opens"))
+            }
+            Kind::Object => Box::new(ObjectProvider::new(&env, Arc::clone(&store), by, ObjectConfig::default())),
+        };
+        let owner = Owner::start(OwnerParts {
+            env: env.clone(),
+            store: bucket.store(Purpose::Wal),
+            metadata: Arc::clone(&metadata),
+            cluster,
+            life,
+            provider,
+            next_sequence: recovered.next_sequence,
+            topic_defaults: BTreeMap::new(),
+            config: self.config,
+        })
+        .await;
+        Life { env, host, metadata, life, owner, recovered }
+    }
+
+    /// Ends a life as a power cut does: its tasks stop where they are, and what was not synced is gone.
+    pub async fn crash(&mut self, life: Life) {
+        drop(life);
+        tokio::task::yield_now().await;
+        self.disk.crash();
+    }
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from("/data/wal")
+}
+
+struct TestSealers {
+    env: Env,
+    store: Arc<dyn Store>,
+    by: WalOwner,
+}
+
+impl Sealers for TestSealers {
+    fn sealer(&self, wal: WalKind) -> Option<Arc<dyn Sealer>> {
+        match wal {
+            WalKind::Disk { .. } => Some(Arc::new(DiskSealer::new(&self.env, folder(), self.by.cluster.clone()))),
+            WalKind::Object { in_flight_max } => {
+                let in_flight = NonZeroUsize::new(usize::try_from(in_flight_max).ok()?)?;
+                Some(Arc::new(ObjectSealer::new(&self.env, Arc::clone(&self.store), self.by.clone(), in_flight)))
+            }
+            WalKind::Memory => None,
+        }
+    }
+}
+
+impl Life {
+    pub async fn create_topic(&self, name: &str, partitions: i32) -> TopicId {
+        let mut bits = [0; 16];
+        self.env.fill_random(&mut bits);
+        let id = TopicId::from_random(bits);
+        let name = TopicName::new(name).expect("legal");
+        let command = Command::CreateTopic { name, id, partitions, config: BTreeMap::new(), now: self.env.now() };
+        self.metadata.submit(command).await.expect("a new topic");
+        self.owner.partitions.caught_up(&*self.metadata).await;
+        id
+    }
+
+    pub fn partition(&self, topic: TopicId) -> Arc<Partition> {
+        let topic = self.owner.partitions.by_id(topic).expect("the topic is open");
+        Arc::clone(topic.partition(PartitionIndex::ZERO).expect("it has a partition"))
+    }
+
+    /// Appends and waits until it is acknowledged.
+    pub async fn produce(&self, partition: &Partition, batch: BytesMut) -> Result<Appended, LogError> {
+        let config = self.owner.partitions.by_id(partition.id().topic).expect("open").config.clone();
+        let batch = validate(batch, &config, 9, self.env.now()).expect("a sound batch");
+        let mut admission = self.owner.wal.admit(batch.size()).await.expect("the WAL runs");
+        let header = *batch.header();
+        let guard = match (header.is_transactional(), ProducerId::new(header.producer_id)) {
+            (true, Ok(id)) => {
+                let epoch = ProducerEpoch::new(header.producer_epoch).expect("an epoch");
+                match partition.verification(id, epoch)? {
+                    Verification::Needed(guard) => Some(guard),
+                    Verification::Done => None,
+                }
+            }
+            _ => None,
+        };
+        let appended = partition.append(batch, guard, &mut admission)?;
+        self.owner.wal.durable(appended.position).await.expect("the WAL runs");
+        Ok(appended)
+    }
+}
+
+/// A batch of `values` from a producer; `producer` is (id, epoch, first sequence).
+pub fn batch(producer: Option<(i64, i16, i32)>, transactional: bool, values: &[&str]) -> BytesMut {
+    let mut builder = BatchBuilder::new(0);
+    if let Some((id, epoch, sequence)) = producer {
+        builder = builder.producer(id, epoch, sequence);
+    }
+    if transactional {
+        builder = builder.transactional();
+    }
+    for value in values {
+        builder.push(0, None, Some(value.as_bytes()), &[]);
+    }
+    builder.build()
+}
+
+/// Everything from `from` on, as (offset, value) of records that are not control records.
+pub async fn read_all(partition: &Partition, from: i64, isolation: Isolation) -> Vec<(i64, String)> {
+    let mut records = Vec::new();
+    let mut next = from;
+    loop {
+        let request = ReadRequest {
+            from: Offset::new(next).expect("an offset"),
+            isolation,
+            bytes_max: 4_000,
+            at_least_one: true,
+        };
+        let ReadBatches { batches, aborted, .. } = partition.read(request).await.expect("readable");
+        if batches.is_empty() {
+            return records;
+        }
+        for run in batches {
+            next = take(&run, &aborted, from, &mut records);
+        }
+    }
+}
+
+fn take(run: &Bytes, aborted: &[forebay_format::AbortedTxn], from: i64, records: &mut Vec<(i64, String)>) -> i64 {
+    let mut next = 0;
+    for batch in forebay_wire::Batches::new(run) {
+        let batch = batch.expect("whole batches");
+        let header = batch.header;
+        next = header.last_offset() + 1;
+        let hidden = aborted.iter().any(|txn| {
+            txn.producer.get() == header.producer_id
+                && header.is_transactional()
+                && (txn.first_offset.get()..=txn.last_offset.get()).contains(&header.base_offset)
+        });
+        if header.is_control() || hidden {
+            continue;
+        }
+        for record in forebay_wire::batch::records(&Bytes::copy_from_slice(batch.bytes), 1 << 20).expect("sound") {
+            let record = record.expect("sound");
+            let offset = header.base_offset + i64::from(record.offset_delta);
+            if offset >= from {
+                let value = record.value.expect("a value");
+                records.push((offset, String::from_utf8(value.to_vec()).expect("text")));
+            }
+        }
+    }
+    next
+}
