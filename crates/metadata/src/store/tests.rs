@@ -1,5 +1,7 @@
 //! The host on a store in memory: what is durable is there again, one writer writes, and nothing is shown too early.
 
+mod storm;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -370,4 +372,26 @@ async fn another_cluster_is_refused() {
 async fn a_reader_of_nothing_says_so() {
     let rig = Rig::new(11);
     assert!(matches!(Reader::open(&rig.env, Arc::clone(&rig.store)).await.err(), Some(OpenError::Database(_))));
+}
+
+/// The same on real threads, with a folder for a bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_is_a_bucket() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let url = format!("file://{}", folder.path().display()).parse().expect("a folder's URL");
+    let env = forebay_env::real::env();
+    let mut names = Vec::new();
+    for round in 0..3_u128 {
+        let bucket = Bucket::open(&env, &url).await.expect("the folder is there");
+        let host = Host::open(&env, bucket.store(Purpose::Metadata), None).await.expect("the metadata opens");
+        let metadata = host.metadata();
+        for number in 0..20 {
+            let topic_name = format!("t-{round}-{number:02}");
+            done(&metadata, create_topic(topic(round * 100 + number + 1), &topic_name, 3)).await;
+            names.push(topic_name);
+        }
+        let listed: Vec<String> = metadata.topics().list().iter().map(|t| t.name.to_string()).collect();
+        assert_eq!(listed, names);
+        host.stop().await;
+    }
 }
