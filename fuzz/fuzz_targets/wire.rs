@@ -1,0 +1,17 @@
+//! Any bytes into one of `forebay_wire::fuzz`'s functions, the one that `TARGET` names.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use forebay_wire::fuzz;
+
+static FUNCTION: LazyLock<fn(&[u8])> = LazyLock::new(|| match std::env::var("TARGET").as_deref() {
+    Ok("batch") => fuzz::batch,
+    Ok("frame") => fuzz::frame,
+    Ok("produce") => fuzz::produce,
+    Ok("records") => fuzz::records,
+    Ok("request_any") => fuzz::request_any,
+    other => panic!("TARGET={other:?} is none of batch, frame, produce, records, request_any"),
+});
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| FUNCTION(data));
