@@ -1,0 +1,59 @@
+//! What a developer and CI run: `cargo xtask tidy | test | clients | ci`.
+//!
+//! Owns: the order of checks, the rules that no compiler knows, real clients and the brokers they run against. Leaves to
+//! others: what is tested (the crates' own tests).
+
+// A tool of the developer's machine, not of the system: it uses the real clock, threads and processes.
+#![allow(clippy::disallowed_methods)]
+
+mod clients;
+mod shell;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "What a developer and CI run", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything CI runs: `test`, then `clients`.
+    Ci,
+    /// Formatting, lints, the project's own rules, all tests, documentation links. Needs Rust and a C compiler only.
+    Test,
+    /// The project's own rules: layers, sources, links, licences.
+    Tidy,
+    /// Real Kafka clients against the release binary. Fetches what it needs and says so.
+    Clients(clients::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Ci => {
+            test::run()?;
+            clients::run(&clients::Options::default())
+        }
+        Task::Test => test::run(),
+        Task::Tidy => tidy::run(),
+        Task::Clients(options) => clients::run(&options),
+    }
+}
