@@ -5,9 +5,7 @@
 //! states exactly what it expects; `--baseline` runs the same cases against Apache Kafka, so that an expectation that is
 //! ours alone is found out.
 
-mod broker;
 mod java;
-mod kafka;
 mod kcat;
 mod rdkafka;
 mod tools;
@@ -17,8 +15,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::rigs::{Broker, Jars, Wal};
 use crate::shell;
-use broker::Broker;
 
 #[derive(Args, Default)]
 pub struct Options {
@@ -41,13 +39,6 @@ enum Suite {
     Java,
 }
 
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum Wal {
-    #[default]
-    Disk,
-    Object,
-}
-
 pub fn run(options: &Options) -> Result<()> {
     let runs = |suite| options.only.is_empty() || options.only.contains(&suite);
     shell::say("fetch what the clients need, into the user's cache");
@@ -61,7 +52,7 @@ pub fn run(options: &Options) -> Result<()> {
         suites.push(Box::new(move |report: &mut Report, bootstrap: &str| rdkafka.run(report, bootstrap)));
     }
     if runs(Suite::Tools) || runs(Suite::Java) || options.baseline {
-        let jars = kafka::Jars::fetch()?;
+        let jars = Jars::fetch()?;
         if runs(Suite::Tools) {
             let jars = jars.clone();
             suites.push(Box::new(move |report: &mut Report, bootstrap: &str| {
@@ -73,15 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
             suites.push(Box::new(move |report: &mut Report, bootstrap: &str| java::run(&jars, report, bootstrap)));
         }
     }
-    let broker = if options.baseline {
-        Broker::kafka(&kafka::Jars::fetch()?)?
-    } else {
-        let wal = match options.wal {
-            Wal::Disk => "disk",
-            Wal::Object => "object",
-        };
-        Broker::forebay(wal)?
-    };
+    let broker = if options.baseline { Broker::kafka(&Jars::fetch()?)? } else { Broker::forebay(options.wal)? };
     let mut report = Report::default();
     for suite in &suites {
         suite(&mut report, broker.bootstrap())?;

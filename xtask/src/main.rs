@@ -1,4 +1,4 @@
-//! What a developer and CI run: `cargo xtask tidy | test | clients | ci`.
+//! What a developer and CI run: `cargo xtask tidy | test | clients | ci | sim | bench`.
 //!
 //! Owns: the order of checks, the rules that no compiler knows, real clients and the brokers they run against. Leaves to
 //! others: what is tested (the crates' own tests).
@@ -6,8 +6,11 @@
 // A tool of the developer's machine, not of the system: it uses the real clock, threads and processes.
 #![allow(clippy::disallowed_methods)]
 
+mod bench;
 mod clients;
+mod rigs;
 mod shell;
+mod sim;
 mod test;
 mod tidy;
 mod workspace;
@@ -34,6 +37,10 @@ enum Task {
     Tidy,
     /// Real Kafka clients against the release binary. Fetches what it needs and says so.
     Clients(clients::Options),
+    /// The whole broker in one seeded process, many seeds side by side.
+    Sim(sim::Options),
+    /// Side by side with Apache Kafka; prints, never fails for a figure.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +62,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test => test::run(),
         Task::Tidy => tidy::run(),
         Task::Clients(options) => clients::run(&options),
+        Task::Sim(options) => sim::run(&options),
+        Task::Bench(options) => bench::run(&options),
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::Report;
-use super::kafka::Jars;
+use crate::rigs::Jars;
 use crate::shell;
 
 pub(super) fn run(jars: &Jars, report: &mut Report, bootstrap: &str) -> Result<()> {

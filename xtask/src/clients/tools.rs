@@ -5,8 +5,8 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::kafka::Jars;
 use super::{Report, lines, same};
+use crate::rigs::Jars;
 use crate::{shell, workspace};
 
 const TOPIC: &str = "org.apache.kafka.tools.TopicCommand";

@@ -7,28 +7,43 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
-use super::kafka::Jars;
+use super::Jars;
 use crate::{shell, workspace};
 
 /// How long a broker may take to open its port: Apache Kafka needs most of it on a loaded machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-pub(super) struct Broker {
+/// Where our broker keeps what it has acknowledged and not yet uploaded.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Wal {
+    #[default]
+    Disk,
+    Object,
+}
+
+pub struct Broker {
     process: Child,
     bootstrap: String,
     folder: PathBuf,
+    /// From start to the open port.
+    ready: Duration,
 }
 
 impl Broker {
     /// Our release binary on a fresh data folder.
-    pub(super) fn forebay(wal: &str) -> Result<Self> {
+    pub fn forebay(wal: Wal) -> Result<Self> {
         shell::say("build the release binary");
         shell::run(shell::cargo().args(["build", "--release", "--locked", "--package", "forebay-cli"]))?;
         let binary = workspace::target().join("release").join("forebay");
         let folder = fresh_folder("forebay")?;
         let (kafka, admin) = (free_port()?, free_port()?);
+        let wal = match wal {
+            Wal::Disk => "disk",
+            Wal::Object => "object",
+        };
         let mut command = shell::command(binary);
         command.args(["dev", "--wal", wal, "--data"]).arg(folder.join("data"));
         command.args(["--kafka", &format!("127.0.0.1:{kafka}"), "--admin", &format!("127.0.0.1:{admin}")]);
@@ -36,7 +51,7 @@ impl Broker {
     }
 
     /// Apache Kafka, set up so that only its protocol can differ from ours.
-    pub(super) fn kafka(jars: &Jars) -> Result<Self> {
+    pub fn kafka(jars: &Jars) -> Result<Self> {
         let folder = fresh_folder("kafka")?;
         let (port, controller) = (free_port()?, free_port()?);
         let config = folder.join("server.properties");
@@ -67,12 +82,20 @@ impl Broker {
         Self::start(command, folder, port)
     }
 
-    pub(super) fn bootstrap(&self) -> &str {
+    pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
+    pub fn ready(&self) -> Duration {
+        self.ready
+    }
+
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Asks the broker to stop and waits; what it printed stays only where that fails.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         let mut kill = shell::command("kill");
         shell::run(kill.arg(self.process.id().to_string()))?;
         let deadline = Instant::now() + STOP_LIMIT;
@@ -91,7 +114,7 @@ impl Broker {
         let other = file.try_clone().context("share the output file")?;
         let started = Instant::now();
         let process = command.stdin(Stdio::null()).stdout(file).stderr(other).spawn().context("start the broker")?;
-        let mut broker = Self { process, bootstrap: format!("127.0.0.1:{port}"), folder };
+        let mut broker = Self { process, bootstrap: format!("127.0.0.1:{port}"), folder, ready: Duration::ZERO };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
             if let Some(status) = broker.process.try_wait().context("look after the broker")? {
@@ -102,7 +125,8 @@ impl Broker {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        println!("broker on {} after {} ms", broker.bootstrap, started.elapsed().as_millis());
+        broker.ready = started.elapsed();
+        println!("broker on {} after {} ms", broker.bootstrap, broker.ready.as_millis());
         Ok(broker)
     }
 }

@@ -12,12 +12,12 @@ use crate::{shell, workspace};
 const VERSION: &str = "4.3.1";
 
 #[derive(Clone)]
-pub(super) struct Jars {
+pub struct Jars {
     folder: PathBuf,
 }
 
 impl Jars {
-    pub(super) fn fetch() -> Result<Self> {
+    pub fn fetch() -> Result<Self> {
         let folder = workspace::cache(&format!("kafka-{VERSION}"))?;
         let done = folder.join("complete");
         if !done.exists() {
@@ -39,7 +39,7 @@ impl Jars {
     }
 
     /// A Java program over these jars.
-    pub(super) fn java(&self, heap_mib: u32) -> Command {
+    pub fn java(&self, heap_mib: u32) -> Command {
         let mut java = shell::command("java");
         java.arg(format!("-Xmx{heap_mib}m"));
         // Short runs: the second compiler would only take the processor from the broker.
@@ -49,7 +49,7 @@ impl Jars {
     }
 
     /// One of Kafka's tools.
-    pub(super) fn tool(&self, class: &str, arguments: &[&str]) -> Command {
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> Command {
         let mut java = self.java(256);
         java.arg(class).args(arguments);
         java

@@ -1,0 +1,7 @@
+//! Brokers that clients and benchmarks run against: ours from the release binary, Apache Kafka from its jars.
+
+mod broker;
+mod kafka;
+
+pub use broker::{Broker, Wal};
+pub use kafka::Jars;
