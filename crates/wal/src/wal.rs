@@ -5,7 +5,6 @@ use std::sync::Arc;
 use forebay_env::{Env, Task};
 use forebay_format::WalEntry;
 use forebay_types::{WalPosition, WalSequence};
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::batcher::{Batcher, Shared};
@@ -36,7 +35,7 @@ struct Handle {
     shared: Arc<Shared>,
     provider: Arc<dyn Provider>,
     /// Owned here so that the WAL's task ends with its last handle.
-    _task: Mutex<Task<()>>,
+    _task: Task<()>,
 }
 
 impl Wal {
@@ -54,7 +53,7 @@ impl Wal {
         });
         let batcher = Batcher::new(env.clone(), Arc::clone(&shared), Arc::clone(&provider), publisher);
         let task = env.spawn("wal", batcher.run());
-        Self(Arc::new(Handle { env: env.clone(), shared, provider, _task: Mutex::new(task) }))
+        Self(Arc::new(Handle { env: env.clone(), shared, provider, _task: task }))
     }
 
     /// Waits until `bytes` of batches may be appended: there is room in memory and on the medium. Cancel safe.

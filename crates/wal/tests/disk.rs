@@ -75,6 +75,15 @@ fn sector(block: u64) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_epoch_that_wrote_nothing_ends_where_it_began() {
+    let disk = new_disk();
+    assert_eq!(seal(&disk, None).await.end, WalSequence::ZERO, "without a folder");
+    drop(open(&disk, disk_config("/wal")).await.expect("opens"));
+    assert_eq!(seal(&disk, None).await.end, WalSequence::ZERO, "with a segment that was never used");
+    assert_eq!(seal(&disk, Some(7)).await.end, WalSequence::new(8), "with all of it committed and gone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_bad_block_below_an_acknowledged_one_is_corruption_and_named() {
     let disk = new_disk();
     write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..12, 300).await.expect("written");

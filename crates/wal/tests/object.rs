@@ -156,6 +156,17 @@ async fn a_fence_ends_the_writer_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_epoch_sealed_before_its_first_write_never_writes() {
+    let bucket = InBucket::new(4, FaultRates::default());
+    let sealed = seal(&bucket, 2, None).await;
+    assert_eq!((sealed.end, numbers(&sealed)), (WalSequence::ZERO, vec![]));
+    let (wal, published) = start(&bucket, ObjectConfig::default());
+    let position = append(&wal, 0, 300).await.expect("it does not know yet");
+    assert_eq!(wal.durable(position).await.expect_err("fenced").kind(), WalErrorKind::Fenced);
+    assert!(published.0.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gap_in_flight_at_the_death_is_the_end() {
     let bucket = InBucket::new(5, FaultRates::default());
     drop(six_groups(&bucket).await);

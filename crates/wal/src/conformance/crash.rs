@@ -16,18 +16,24 @@ pub const CRASH_POINTS: [FailPoint; 3] =
 /// Lives per run: each opens what the one before left.
 const LIVES: u64 = 8;
 
+/// Bytes that a life may append between two commits.
+const ROOM_NEEDED: u64 = 1 << 20;
+
 /// Lets a broker live several lives on one medium. Each ends by a crash at a point and a time that `seed` and the life
-/// choose, some between a commit and the trim behind it; then the epoch is sealed twice and replayed.
-pub async fn every_crash(medium: &dyn Medium, seed: u64) -> Result<(), Violation> {
+/// choose, some between a commit and the trim behind it; then the epoch is sealed twice and replayed. Gives the points
+/// at which a life ended: the others were cut off from outside, with groups queued or in flight.
+pub async fn every_crash(medium: &dyn Medium, seed: u64) -> Result<Vec<FailPoint>, Violation> {
+    let mut struck = Vec::new();
     for epoch in 1..=LIVES {
         let choice = seed.wrapping_mul(31).wrapping_add(epoch);
         let point = CRASH_POINTS[usize::try_from(choice % 3).expect("small")];
-        let committed = one_life(medium, epoch, choice, point).await?;
-        seal_twice(medium, epoch, choice, committed)
+        let dead = one_life(medium, epoch, choice, point).await?;
+        struck.extend(dead.struck.then_some(point));
+        seal_twice(medium, epoch, choice, dead)
             .await
             .map_err(|violation| Violation(format!("seed {seed}, life {epoch}, crash at {point}: {violation}")))?;
     }
-    Ok(())
+    Ok(struck)
 }
 
 /// What the dead broker had committed and acknowledged.
@@ -36,18 +42,21 @@ struct Remembered {
     committed: Option<(WalSequence, u64)>,
     acked: u64,
     appended: u64,
+    /// Whether the life ended at its fail point.
+    struck: bool,
 }
 
 async fn one_life(medium: &dyn Medium, epoch: u64, choice: u64, point: FailPoint) -> Result<Remembered, Violation> {
     let mut life = Life::begin(medium, epoch, choice).await?;
-    // A group commits what came during the one before, so a life passes each point some times.
-    let passes = choice / 3 % 7;
+    // Most lives are short; a long one fills the medium's parts and uses them again.
+    let long = choice.is_multiple_of(5);
+    let passes = choice / 3 % if long { 60 } else { 7 };
     let crashed = Arc::new(AtomicBool::new(false));
     let mark = Arc::clone(&crashed);
     life.fail_points.arm(point, passes, move || mark.store(true, Ordering::Relaxed));
     let mut committed = None;
-    for step in 0..60 {
-        let size = [50, 700, 4_000, 20_000][usize::try_from((choice + step) % 4).expect("small")];
+    for step in 0..if long { 150 } else { 40 } {
+        let size = [50, 700, 4_000, 50_000][usize::try_from((choice + step) % 4).expect("small")];
         if life.append(size).await.is_err() {
             break;
         }
@@ -64,16 +73,17 @@ async fn one_life(medium: &dyn Medium, epoch: u64, choice: u64, point: FailPoint
     }
     medium.crash();
     life.verdict()?;
-    Ok(Remembered { committed, acked: life.acked(), appended: life.appended })
+    let struck = crashed.load(Ordering::Relaxed);
+    Ok(Remembered { committed, acked: life.acked(), appended: life.appended, struck })
 }
 
-/// Commits all that is published; every other time the trim behind the commit is not reached.
+/// Commits all that is published; every other time the trim behind the commit is not reached, unless room is needed.
 fn commit(life: &Life, choice: u64) -> Option<(WalSequence, u64)> {
     let ledger = life.witness.0.lock();
     let last = ledger.next_sequence.get().checked_sub(1).map(WalSequence::new)?;
     let entries = ledger.published.len() as u64;
     drop(ledger);
-    if choice.is_multiple_of(2) {
+    if choice.is_multiple_of(2) || life.wal.room() < ROOM_NEEDED {
         life.wal.trim(last);
     }
     Some((last, entries))
