@@ -42,6 +42,8 @@ pub(crate) struct Opener {
     pub life: BrokerLife,
     pub wal: Wal,
     pub cold: Arc<ColdReader>,
+    /// See [`crate::LogConfig::sabotage_forget_producers`].
+    pub forget_producers: bool,
 }
 
 impl Opener {
@@ -112,6 +114,9 @@ impl Opener {
 
     /// The state at the committed end: the snapshot's, moved past every footer since.
     async fn producers(&self, opened: &Opened) -> Result<Producers, ColdError> {
+        if self.forget_producers {
+            return Ok(Producers::default());
+        }
         let source = Source { partition: opened.partition, log: opened.log };
         let (mut producers, at) = match &opened.producer_snapshot {
             Some(snapshot) => {

@@ -26,6 +26,8 @@ pub struct LogConfig {
     pub warm_budget: ByteSize,
     /// History read from the bucket that stays in memory.
     pub cache_budget: ByteSize,
+    /// A planted bug: partitions open without their producers. A proof of exactly once must fail on it.
+    pub sabotage_forget_producers: bool,
 }
 
 impl Default for LogConfig {
@@ -35,6 +37,7 @@ impl Default for LogConfig {
             upload: UploadConfig::default(),
             warm_budget: ByteSize::mib(64),
             cache_budget: ByteSize::mib(64),
+            sabotage_forget_producers: false,
         }
     }
 }
@@ -84,7 +87,8 @@ impl Owner {
             snapshots,
         };
         let uploader = Uploader::start(upload, wal.clone(), Arc::clone(&partitions));
-        let opener = Opener { env, store, metadata, life, wal: wal.clone(), cold: Arc::clone(&cold) };
+        let forget_producers = config.sabotage_forget_producers;
+        let opener = Opener { env, store, metadata, life, wal: wal.clone(), cold: Arc::clone(&cold), forget_producers };
         partitions.follow(opener).await;
         Self { partitions, wal, cold, warm, uploader }
     }

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use forebay_env::{Env, FailPoint, Instant};
 use forebay_types::{WalPosition, WalSequence};
@@ -48,6 +49,9 @@ struct Underway {
     _share: Share,
 }
 
+/// How long a sabotaged WAL keeps what it has already acknowledged: long enough that a kill meets it.
+const SABOTAGE_WRITE_DELAY: Duration = Duration::from_millis(50);
+
 pub(crate) struct Batcher {
     env: Env,
     shared: Arc<Shared>,
@@ -58,10 +62,18 @@ pub(crate) struct Batcher {
     /// Exclusive: groups below this are published.
     published: WalSequence,
     in_flight: FuturesOrdered<BoxFuture<'static, Settled>>,
+    /// See [`crate::WalConfig::sabotage_ack_before_write`].
+    ack_before_write: bool,
 }
 
 impl Batcher {
-    pub fn new(env: Env, shared: Arc<Shared>, provider: Arc<dyn Provider>, publisher: Arc<dyn Publisher>) -> Self {
+    pub fn new(
+        env: Env,
+        shared: Arc<Shared>,
+        provider: Arc<dyn Provider>,
+        publisher: Arc<dyn Publisher>,
+        ack_before_write: bool,
+    ) -> Self {
         let pace = Pace::new(provider.pacing());
         Self {
             env,
@@ -72,6 +84,7 @@ impl Batcher {
             next: WalSequence::ZERO,
             published: WalSequence::ZERO,
             in_flight: FuturesOrdered::new(),
+            ack_before_write,
         }
     }
 
@@ -133,7 +146,14 @@ impl Batcher {
         let started_at = self.env.monotonic();
         self.pace.started(started_at);
         let provider = Arc::clone(&self.provider);
+        let sabotage = self.ack_before_write.then(|| self.env.clone());
+        if sabotage.is_some() {
+            self.shared.waiters.advance(last);
+        }
         self.in_flight.push_back(Box::pin(async move {
+            if let Some(env) = sabotage {
+                env.sleep(SABOTAGE_WRITE_DELAY).await;
+            }
             let result = provider.write(group.clone()).await;
             Settled { group, underway, last, started_at, result }
         }));
@@ -160,7 +180,9 @@ impl Batcher {
         self.published = group.sequence.next();
         let entries = Arc::unwrap_or_clone(group.entries);
         self.publisher.publish(DurableGroup { sequence: group.sequence, entries, upload: written.object });
-        self.shared.waiters.advance(last);
+        if !self.ack_before_write {
+            self.shared.waiters.advance(last);
+        }
         Ok(())
     }
 }

@@ -17,12 +17,14 @@ use crate::{Admission, Provider, Publisher, WalEnded, WalError, WalKind, WalMetr
 pub struct WalConfig {
     /// Bytes of batches admitted and not yet durable. Half of the medium's room at most, whatever is set here.
     pub bytes_in_flight_max: u32,
+    /// A planted bug: positions count as durable before anything is written. A proof that nothing is lost must fail on it.
+    pub sabotage_ack_before_write: bool,
 }
 
 impl Default for WalConfig {
     fn default() -> Self {
         // Two full groups for each of the four that an object WAL has in flight.
-        Self { bytes_in_flight_max: 128 << 20 }
+        Self { bytes_in_flight_max: 128 << 20, sabotage_ack_before_write: false }
     }
 }
 
@@ -51,7 +53,8 @@ impl Wal {
             room: Notify::new(),
             finished: watch::Sender::new(false),
         });
-        let batcher = Batcher::new(env.clone(), Arc::clone(&shared), Arc::clone(&provider), publisher);
+        let sabotage = config.sabotage_ack_before_write;
+        let batcher = Batcher::new(env.clone(), Arc::clone(&shared), Arc::clone(&provider), publisher, sabotage);
         let task = env.spawn("wal", batcher.run());
         Self(Arc::new(Handle { env: env.clone(), shared, provider, _task: task }))
     }

@@ -164,7 +164,8 @@ impl Life {
         let owner = owner(epoch);
         let provider = medium.open(&env, &owner).await?;
         let witness = Witness::default();
-        let wal = Wal::start(&env, provider, Arc::new(witness.clone()), WalConfig { bytes_in_flight_max: 1 << 20 });
+        let config = WalConfig { bytes_in_flight_max: 1 << 20, ..WalConfig::default() };
+        let wal = Wal::start(&env, provider, Arc::new(witness.clone()), config);
         Ok(Self { epoch: owner.epoch, env, fail_points, wal, witness, appended: 0, acks: Vec::new() })
     }
 
