@@ -1,4 +1,5 @@
-//! Group and transaction coordinators: pure state machines, and Kafka's own record schemas that they write (D14).
+//! Group and transaction coordinators: pure state machines, Kafka's own record schemas that they write, and the host
+//! that runs them over the log (D14).
 //!
 //! Owns: what the coordinators decide and remember, and how that stands in `__consumer_offsets` and
 //! `__transaction_state`. Leaves to others: the log below (`log`), the wire above (`wire`, `api`).
@@ -11,5 +12,8 @@
 //!
 //! Sources: Kafka 3.9's `GroupCoordinator`, `GroupMetadata`, `TransactionCoordinator`; KIP-98, KIP-345, KIP-394, KIP-447.
 
+pub mod host;
 pub mod machine;
 pub mod schema;
+
+pub use host::Coordinators;

@@ -166,7 +166,7 @@ impl TxnMachine {
                 let result = self.verify(&request);
                 (self.rests_on(&request.transactional_id), Answer::Verify(result))
             }
-            Request::List(request) => (self.log_end, Answer::List(self.list(now, request))),
+            Request::List(request) => (self.log_end, Answer::List(self.list(now, &request))),
             Request::Describe { transactional_id } => {
                 let result = self.describe(&transactional_id);
                 (self.rests_on(&transactional_id), Answer::Describe(result))

@@ -18,8 +18,17 @@ use super::io::{Description, List, Listed, Listing, Refusal, TxnStatus};
 /// Names of states that Kafka knows and that no id is ever seen in.
 const NEVER_SEEN: [&str; 2] = ["Dead", "PrepareEpochFence"];
 
+impl List {
+    /// Names among the state filters that are none of Kafka's states.
+    pub fn unknown_states(&self) -> Vec<String> {
+        let known =
+            |name: &str| TxnStatus::ALL.into_iter().any(|status| status.name() == name) || NEVER_SEEN.contains(&name);
+        self.states.iter().filter(|name| !known(name)).cloned().collect()
+    }
+}
+
 impl TxnMachine {
-    pub(super) fn list(&self, now: Now, request: List) -> Listing {
+    pub(super) fn list(&self, now: Now, request: &List) -> Listing {
         let named = |name: &str| TxnStatus::ALL.into_iter().find(|status| status.name() == name);
         let statuses: Vec<TxnStatus> = request.states.iter().filter_map(|name| named(name)).collect();
         let passes = |entry: &Entry| {
@@ -42,9 +51,7 @@ impl TxnMachine {
             self.table.iter().map(|(_, entry)| entry).filter(|entry| passes(entry)).map(listed).collect()
         };
         transactions.sort_by(|a, b| a.transactional_id.cmp(&b.transactional_id));
-        let mut unknown_states = request.states;
-        unknown_states.retain(|name| named(name).is_none() && !NEVER_SEEN.contains(&&**name));
-        Listing { transactions, unknown_states }
+        Listing { transactions, unknown_states: request.unknown_states() }
     }
 
     pub(super) fn describe(&self, id: &str) -> Result<Description, Refusal> {

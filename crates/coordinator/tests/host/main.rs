@@ -1,0 +1,6 @@
+//! The host over a real log, a bucket and a WAL in memory, and the metadata: started, stopped, crashed and started again.
+
+mod groups;
+mod opening;
+mod transactions;
+mod world;

@@ -1,0 +1,111 @@
+//! Opening, snapshots, and the end of a broker epoch.
+
+use forebay_coordinator::host::{CoordinatorError, CoordinatorKind};
+use forebay_metadata::{Command, Reply};
+use forebay_store::{Key, Prefix};
+use forebay_types::Offset;
+
+use crate::world::{World, producer_id};
+
+/// Snapshots are made as the log grows, and the log does not grow for ever: its start follows one snapshot behind.
+#[tokio::test(start_paused = true)]
+async fn the_log_start_follows_the_snapshots() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    let partition = life.own_partition_of("readers").await;
+    for round in 0..5 {
+        life.commit_many("readers", "orders", (0..10_000).map(|index| (index, round))).await.expect("committed");
+        // What is written in the background is done by then.
+        life.env.sleep(std::time::Duration::from_secs(1)).await;
+    }
+    let offsets = partition.offsets().expect("open");
+    assert_eq!(offsets.high_watermark.get(), 50_001);
+    assert_eq!(offsets.log_start.get(), 40_001, "where the snapshot before the newest was taken");
+    world.crash(life).await;
+    let life = world.start().await;
+    assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(4)));
+}
+
+/// A snapshot that cannot be read leaves its partition closed, with an answer that clients repeat; it opens once it can be.
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_cannot_be_opened_says_so() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    life.commit("readers", "orders", 5).await.expect("committed");
+    world.stop(life).await;
+    let all = world.bucket.list(&Prefix::all(), None, 1000).await.expect("listed");
+    let snapshot = all.iter().find(|object| object.key.as_str().contains("/snap/coordinator/")).expect("a snapshot");
+    let key: Key = snapshot.key.clone();
+    let bytes = world.bucket.get(&key).await.expect("read");
+    world.bucket.delete(&key).await.expect("deleted");
+
+    let life = world.start().await;
+    let refused = life.commit("readers", "orders", 6).await;
+    assert_eq!(refused, Err(CoordinatorError::Loading));
+    world.bucket.create(&key, bytes.into()).await.expect("put back");
+    life.env.sleep(std::time::Duration::from_secs(11)).await;
+    assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(5)));
+}
+
+/// Once the WAL has ended, or the host was stopped, nobody is answered as if by a coordinator.
+#[tokio::test(start_paused = true)]
+async fn after_its_end_a_coordinator_answers_nothing() {
+    for orderly in [true, false] {
+        let mut world = World::new();
+        let life = world.start().await;
+        life.create_topic("orders").await;
+        life.commit("readers", "orders", 5).await.expect("committed");
+        if orderly {
+            life.coordinators.stop().await;
+        } else {
+            life.owner.wal.stop().await.expect("drained");
+        }
+        assert_eq!(life.commit("readers", "orders", 6).await, Err(CoordinatorError::NotCoordinator), "{orderly}");
+    }
+}
+
+/// Producer ids come in blocks, each once, also over a restart; an internal topic is created as Kafka does.
+#[tokio::test(start_paused = true)]
+async fn producer_ids_are_given_once_and_topics_are_kafkas() {
+    let mut world = World::new();
+    let life = world.start().await;
+    for expected in 0..2_500 {
+        assert_eq!(life.coordinators.next_producer_id().await, Ok(producer_id(expected)));
+    }
+    life.coordinators.prepare(CoordinatorKind::Transaction).await.expect("created");
+    let topic = life.metadata.topics().by_name(&crate::world::topic_name("__transaction_state")).expect("there");
+    assert!(topic.internal && topic.partitions.len() == 4);
+    assert_eq!(topic.config["cleanup.policy"], "compact");
+    assert_eq!(topic.config["compression.type"], "producer");
+    world.crash(life).await;
+    let life = world.start().await;
+    let next = life.coordinators.next_producer_id().await.expect("an id");
+    assert!(next >= producer_id(2_500), "{next}");
+}
+
+/// An id that was asked for and turned out not to be needed is given to the next who needs one.
+#[tokio::test(start_paused = true)]
+async fn an_id_that_was_not_needed_is_not_wasted() {
+    let mut world = World::new();
+    let life = world.start().await;
+    for expected_epoch in 0..10 {
+        assert_eq!(life.init("probed").await.expect("a producer").epoch.get(), expected_epoch);
+    }
+    assert_eq!(life.init("another").await.expect("a producer").id, producer_id(1));
+    let Ok(Reply::ProducerIds(block)) = life.metadata.submit(Command::AllocateProducerIds { life: life.broker }).await
+    else {
+        panic!("a block")
+    };
+    assert_eq!(block, producer_id(1_000), "one block was enough");
+}
+
+impl crate::world::Life {
+    async fn own_partition_of(&self, group: &str) -> std::sync::Arc<forebay_log::Partition> {
+        self.commit(group, "orders", 0).await.expect("committed");
+        let partition = self.own_partition(CoordinatorKind::Group, group);
+        assert_eq!(partition.log_end(), Offset::ZERO.next());
+        partition
+    }
+}
