@@ -143,12 +143,9 @@ fn topics(tools: &Tools<'_>, report: &mut Report) {
         Ok(())
     });
     report.case("kafka-cluster and kafka-log-dirs answer", || {
-        let id = tools.run("org.apache.kafka.tools.ClusterTool", &["cluster-id"]);
         // This tool takes its subcommand first.
-        let id = id.or_else(|_| {
-            let arguments = ["cluster-id", "--bootstrap-server", tools.bootstrap];
-            shell::output(&mut tools.jars.tool("org.apache.kafka.tools.ClusterTool", &arguments))
-        })?;
+        let arguments = ["cluster-id", "--bootstrap-server", tools.bootstrap];
+        let id = shell::output(&mut tools.jars.tool("org.apache.kafka.tools.ClusterTool", &arguments))?;
         ensure!(id.starts_with("Cluster ID: ") && id.trim().len() == "Cluster ID: ".len() + 22, "{id:?}");
         let dirs =
             tools.run("org.apache.kafka.tools.LogDirsCommand", &["--describe", "--topic-list", "tools-admin"])?;
