@@ -4,8 +4,8 @@
 //!
 //! Invariants:
 //! 1. No I/O, no clock, no randomness: the same view and command give the same answer.
-//! 2. A command reads resident rows and the cold rows that it asked for. [`reads`] tells what it still lacks; `apply`
-//!    never decides on a cold row that was not fetched.
+//! 2. A command reads resident rows and the cold rows that it names; it never decides on a cold row that was not
+//!    fetched ([`Stop::Need`]).
 //! 3. It writes at most [`ENTITIES_PER_COMMAND_MAX`] rows, or is refused, or does a part and says that there is more.
 //! 4. Rows of one command take effect together or not at all.
 //!
@@ -85,8 +85,9 @@ pub struct Changes {
 
 /// Why there are no changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stop {
-    /// The view lacks these rows.
+pub enum Stop {
+    /// The command reads these cold rows and the view does not have them yet. Fetch them and apply it again: which rows
+    /// a command reads may depend on others, so that this may happen a few times.
     Need(Vec<Read>),
     Refused(Refusal),
 }
@@ -97,25 +98,9 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// The cold rows that `command` reads and `view` does not have yet. Fetch them and ask again: which rows a command
-/// reads may depend on others. Empty once it can be applied, which is after a few rounds at most.
-pub fn reads(view: View<'_>, command: &Command) -> Vec<Read> {
-    match decide(view, command) {
-        Err(Stop::Need(reads)) => reads,
-        Ok(_) | Err(Stop::Refused(_)) => Vec::new(),
-    }
-}
-
 /// What `command` changes.
-///
-/// # Panics
-/// Where [`reads`] still names rows: deciding without them could lose data.
-pub fn apply(view: View<'_>, command: &Command) -> Result<Changes, Refusal> {
-    let mut changes = match decide(view, command) {
-        Ok(changes) => changes,
-        Err(Stop::Refused(refusal)) => return Err(refusal),
-        Err(Stop::Need(reads)) => panic!("the host applies a command whose rows it did not fetch: {reads:?}"),
-    };
+pub fn apply(view: View<'_>, command: &Command) -> Result<Changes, Stop> {
+    let mut changes = decide(view, command)?;
     if !changes.rows.is_empty() {
         changes.rows.insert(Key::Commit, Some(Row::Commit(view.tables.commit().next())));
     }

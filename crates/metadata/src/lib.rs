@@ -17,6 +17,7 @@ pub mod apply;
 pub mod codec;
 pub mod command;
 pub mod config;
+pub mod fuzz;
 pub mod invariants;
 pub mod journal;
 pub mod pins;

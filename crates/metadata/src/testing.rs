@@ -9,7 +9,7 @@ use forebay_types::{
 };
 use uuid::Uuid;
 
-use crate::apply::{self, Fetched, Read, View};
+use crate::apply::{self, Changes, Fetched, Read, Stop, View};
 use crate::command::{Command, CommitUpload, Refusal, Registered, Reply};
 use crate::invariants;
 use crate::state::{BrokerLife, Extent, Key, Row, Tables, WalKind};
@@ -77,8 +77,7 @@ impl World {
 
     /// Runs a command and checks all that must hold.
     pub(crate) fn run(&mut self, command: Command) -> Result<Reply, Refusal> {
-        let fetched = self.fetch(&command);
-        let changes = apply::apply(View { tables: &self.tables, fetched: &fetched }, &command)?;
+        let changes = self.decide(&command)?;
         if changes.rows.is_empty() {
             return Ok(changes.reply);
         }
@@ -95,13 +94,14 @@ impl World {
         Ok(changes.reply)
     }
 
-    pub(crate) fn fetch(&self, command: &Command) -> Fetched {
+    fn decide(&self, command: &Command) -> Result<Changes, Refusal> {
         let mut fetched = Fetched::default();
         for _ in 0..4 {
-            let reads = apply::reads(View { tables: &self.tables, fetched: &fetched }, command);
-            if reads.is_empty() {
-                return fetched;
-            }
+            let reads = match apply::apply(View { tables: &self.tables, fetched: &fetched }, command) {
+                Ok(changes) => return Ok(changes),
+                Err(Stop::Refused(refusal)) => return Err(refusal),
+                Err(Stop::Need(reads)) => reads,
+            };
             for read in reads {
                 match read {
                     Read::Row(key) => fetched.row(key.clone(), self.rows.get(&key).cloned()),

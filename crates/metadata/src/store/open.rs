@@ -12,7 +12,7 @@ use super::database::{Database, DatabaseError};
 use super::settings::{PATH, clock, settings};
 use super::writer::Writer;
 use super::{Host, OpenError, QUEUE_COMMANDS_MAX};
-use crate::apply::{self, Fetched, View};
+use crate::apply::{self, Fetched, Stop, View};
 use crate::codec;
 use crate::command::Command;
 use crate::journal::JournalWriter;
@@ -77,7 +77,11 @@ async fn begin_term(
         ClusterId::from_random(bits)
     });
     let command = Command::BeginTerm { cluster, now: env.now() };
-    let changes = apply::apply(View { tables, fetched: &Fetched::default() }, &command)?;
+    let changes = match apply::apply(View { tables, fetched: &Fetched::default() }, &command) {
+        Ok(changes) => changes,
+        Err(Stop::Refused(refusal)) => return Err(refusal.into()),
+        Err(Stop::Need(reads)) => unreachable!("a term begins without cold rows: {reads:?}"),
+    };
     database.commit(&changes.rows).await?;
     absorb(tables, &changes.rows);
     Ok(changes.rows)

@@ -12,7 +12,7 @@ use super::database::{Database, DatabaseError};
 use super::group::{Answer, Group, Request};
 use super::open::absorb;
 use super::{GROUP_COMMANDS_MAX, GROUPS_PER_FLUSH, READ_TIME_MAX, UNFOLDED_RANGES_MAX, UNFOLDED_UPLOADS_MAX};
-use crate::apply::{self, Fetched, Read, View};
+use crate::apply::{self, Fetched, Read, Stop, View};
 use crate::codec;
 use crate::command::Command;
 use crate::journal::JournalWriter;
@@ -121,10 +121,15 @@ impl Writer {
     async fn apply(&mut self, group: &mut Group, command: &Command) -> Result<Answer, Fatal> {
         let mut fetched = Fetched::default();
         loop {
-            let reads = apply::reads(View { tables: &self.tables, fetched: &fetched }, command);
-            if reads.is_empty() {
-                break;
-            }
+            let reads = match apply::apply(View { tables: &self.tables, fetched: &fetched }, command) {
+                Ok(changes) => {
+                    absorb(&mut self.tables, &changes.rows);
+                    group.rows.extend(changes.rows);
+                    return Ok(Ok(changes.reply));
+                }
+                Err(Stop::Refused(refusal)) => return Ok(Err(refusal.into())),
+                Err(Stop::Need(reads)) => reads,
+            };
             if group.has_cold_rows() {
                 // The database has to show what the commands before this one changed.
                 self.commit(std::mem::take(group)).await?;
@@ -134,14 +139,6 @@ impl Writer {
                 Err(ReadFailure::Slow) => return Ok(Err(SubmitError::Unavailable)),
                 Err(ReadFailure::Fatal(error)) => return Err(error.into()),
             }
-        }
-        match apply::apply(View { tables: &self.tables, fetched: &fetched }, command) {
-            Ok(changes) => {
-                absorb(&mut self.tables, &changes.rows);
-                group.rows.extend(changes.rows);
-                Ok(Ok(changes.reply))
-            }
-            Err(refusal) => Ok(Err(refusal.into())),
         }
     }
 

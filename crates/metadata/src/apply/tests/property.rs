@@ -22,6 +22,10 @@ enum Try {
     Restart {
         broker: i32,
     },
+    /// A restart done right: seals and closes what came before, then opens every topic that it can.
+    Takeover {
+        broker: i32,
+    },
     Seal {
         broker: i32,
         back: u64,
@@ -108,10 +112,12 @@ enum Try {
 
 fn tries() -> impl Strategy<Value = Vec<Try>> {
     let broker = || 1..3_i32;
-    let topic = || 1..=TOPICS;
+    // Most of it happens to the two that have history.
+    let topic = || prop_oneof![3 => 1..=2_u128, 1 => 3..=TOPICS];
     let index = || 0..PARTITIONS;
     let one = prop_oneof![
-        2 => broker().prop_map(|broker| Try::Restart { broker }),
+        1 => broker().prop_map(|broker| Try::Restart { broker }),
+        4 => broker().prop_map(|broker| Try::Takeover { broker }),
         3 => (broker(), 1..3_u64, broker()).prop_map(|(broker, back, by)| Try::Seal { broker, back, by }),
         3 => (broker(), 1..3_u64, broker()).prop_map(|(broker, back, by)| Try::Close { broker, back, by }),
         3 => (topic(), 0..NAMES.len()).prop_map(|(topic, name)| Try::Create { topic, name }),
@@ -120,13 +126,13 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
         1 => topic().prop_map(|topic| Try::Undelete { topic }),
         2 => topic().prop_map(|topic| Try::Purge { topic }),
         5 => (broker(), topic()).prop_map(|(broker, topic)| Try::Open { broker, topic }),
-        12 => (topic(), prop::collection::vec((index(), 1..9_i64), 0..4), prop::option::of(broker()), prop_oneof![8 => Just(0_i64), 1 => Just(1), 1 => Just(-1)])
+        12 => (topic(), prop::collection::vec((index(), 1..9_i64), 0..4), prop::option::of(broker()), prop_oneof![8 => Just(0_i64), 1 => Just(1), 2 => Just(-1)])
             .prop_map(|(topic, parts, sealer, slip)| Try::Commit { topic, parts, sealer, slip }),
         2 => (0..5_usize).prop_map(|back| Try::CommitAgain { back }),
         3 => Just(Try::Index),
         5 => (topic(), index()).prop_map(|(topic, index)| Try::Drop { topic, index }),
         5 => (topic(), index(), 0..40_i64, any::<bool>()).prop_map(|(topic, index, to, request)| Try::Advance { topic, index, to, request }),
-        3 => (topic(), index(), 0..40_i64, any::<bool>(), 1..60_i64)
+        3 => (topic(), index(), 0..20_i64, any::<bool>(), 1..60_i64)
             .prop_map(|(topic, index, from, history, renewal_ms)| Try::Pin { topic, index, from, history, renewal_ms }),
         1 => (1..9_u64).prop_map(|pin| Try::Renew { pin }),
         1 => (1..9_u64).prop_map(|pin| Try::Release { pin }),
@@ -137,7 +143,7 @@ fn tries() -> impl Strategy<Value = Vec<Try>> {
         1 => Just(Try::Term),
         3 => (1..60_i64).prop_map(|millis| Try::Wait { millis }),
     ];
-    prop::collection::vec(one, 1..150)
+    prop::collection::vec(one, 1..120)
 }
 
 /// Turns tries into commands against a world.
@@ -150,8 +156,19 @@ struct Player {
 }
 
 impl Player {
+    /// Two topics, opened by a broker each, with some history.
     fn new() -> Self {
-        Self { world: World::new(), now: 0, written: 0, objects: Vec::new(), uploads: Vec::new() }
+        let mut player = Self { world: World::new(), now: 0, written: 0, objects: Vec::new(), uploads: Vec::new() };
+        for id in [1, 2] {
+            player.play(Try::Restart { broker: id });
+            player.play(Try::Create { topic: u128::from(id.unsigned_abs()), name: usize::from(id == 2) * 2 });
+            player.play(Try::Open { broker: id, topic: u128::from(id.unsigned_abs()) });
+            for _ in 0..3 {
+                let parts = vec![(0, 5), (1, 5)];
+                player.play(Try::Commit { topic: u128::from(id.unsigned_abs()), parts, sealer: None, slip: 0 });
+            }
+        }
+        player
     }
 
     fn current(&self, id: i32) -> BrokerLife {
@@ -171,6 +188,7 @@ impl Player {
         let now = time(self.now);
         let tables = &self.world.tables;
         Some(match what {
+            Try::Takeover { .. } => unreachable!("a takeover is a row of tries"),
             Try::Restart { broker: id } => {
                 let incarnation = u128::from(self.current(id).epoch.get()) + 1;
                 Command::RegisterBroker { broker: broker(id), incarnation, wal: crate::state::WalKind::Memory }
@@ -207,7 +225,10 @@ impl Player {
             }
             Try::Pin { topic: id, index, from, history, renewal_ms } => {
                 let holds = if history { Holds::History } else { Holds::Bytes };
-                pin(holds, partition(topic(id), index), from, renewal_ms, self.now)
+                let id = partition(topic(id), index);
+                let log_start = tables.partition(id).map_or(0, |p| p.log_start.get());
+                // Now and then below the log start.
+                pin(holds, id, (log_start + from - 2).max(0), renewal_ms, self.now)
             }
             Try::Renew { pin } => Command::RenewPin { pin: PinId::new(pin), now },
             Try::Release { pin } => Command::ReleasePin { pin: PinId::new(pin) },
@@ -259,7 +280,23 @@ impl Player {
         Some(Command::PutProducerSnapshot { life, object, size: 1, partitions })
     }
 
+    fn takeover(&mut self, id: i32) {
+        self.play(Try::Restart { broker: id });
+        for other in [1, 2] {
+            for back in (0..3).rev().filter(|back| *back > 0 || other != id) {
+                self.play(Try::Seal { broker: other, back, by: id });
+                self.play(Try::Close { broker: other, back, by: id });
+            }
+        }
+        for topic in 1..=TOPICS {
+            self.play(Try::Open { broker: id, topic });
+        }
+    }
+
     fn play(&mut self, what: Try) {
+        if let Try::Takeover { broker } = what {
+            return self.takeover(broker);
+        }
         let Some(command) = self.command(what) else { return };
         let before = self.world.clone();
         let refused = self.world.run(command).is_err();
@@ -273,11 +310,11 @@ impl Player {
 
 /// Epochs, log starts, committed ends and counters never go back.
 fn only_forward(before: &Tables, after: &Tables) {
+    use crate::state::WalEpochState::{Closed, Open};
     for (id, broker) in before.brokers() {
         assert!(after.broker(*id).is_some_and(|b| b.epoch >= broker.epoch), "broker {id}");
     }
     for (life, epoch) in before.wal_epochs() {
-        use crate::state::WalEpochState::{Closed, Open};
         let now = after.wal_epoch(*life).expect("a life is never forgotten");
         let back = match (epoch.state, now.state) {
             (Closed { end }, Closed { end: now }) => end != now,
@@ -295,10 +332,14 @@ fn only_forward(before: &Tables, after: &Tables) {
             assert!(now.log_start >= held.log_start, "{id}");
             assert!(now.leader_epoch() >= held.leader_epoch(), "{id}");
             assert!(after.committed_end(held.log) >= before.committed_end(held.log), "{id}");
-            assert!(
-                now.owner == held.owner || now.leader_epoch() > held.leader_epoch(),
-                "{id} has a new owner, no new epoch"
-            );
+            if now.owner != held.owner {
+                assert!(now.leader_epoch() > held.leader_epoch(), "{id} has a new owner and no new epoch");
+                let closed = held.owner.is_none_or(|owner| {
+                    let epoch = before.wal_epoch(owner).expect("owners are known lives");
+                    matches!(epoch.state, Closed { .. })
+                });
+                assert!(closed, "{id} has a new owner while the WAL of the old one may hold more");
+            }
         }
     }
     let counters = |tables: &Tables| tables.cluster().map(|c| (c.term, c.next_log, c.next_pin, c.next_producer_id));
@@ -358,7 +399,10 @@ proptest! {
         for (key, row) in &world.rows {
             loaded.put(key, Some(row.clone()));
         }
-        for topic in world.tables.topics().keys() {
+        for (topic, row) in world.tables.topics() {
+            if row.state == TopicState::Purging {
+                continue;
+            }
             for (_, partition) in world.tables.partitions(*topic) {
                 prop_assert_eq!(loaded.committed_end(partition.log), world.tables.committed_end(partition.log));
             }

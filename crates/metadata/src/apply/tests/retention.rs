@@ -204,3 +204,27 @@ fn an_upload_of_more_ranges_than_a_command_may_fold_is_folded_in_steps() {
     assert_eq!(world.done(Command::IndexUploads), Reply::Indexed { uploads: 1, remaining: 0 });
     assert_eq!(world.rows.keys().filter(|key| matches!(key, Key::Extent(_))).count(), 3_000);
 }
+
+#[test]
+fn an_object_is_no_garbage_while_some_of_its_upload_is_not_folded() {
+    let mut world = World::new();
+    world.register(1, 1);
+    world.done(create_topic(topic(1), "a", 1));
+    world.done(create_topic(topic(2), "b", 3_000));
+    let mut all: Vec<TopicPartition> = (0..3_000).map(|index| partition(topic(2), index)).collect();
+    let id = partition(topic(1), 0);
+    all.insert(0, id);
+    world.open(life(1, 1), &all);
+    world.write(life(1, 1), 0, &all.iter().map(|id| (*id, 1)).collect::<Vec<_>>());
+    // The big topic's ranges are folded to nothing, but not all of them in one step.
+    world.done(Command::DeleteTopic { topic: topic(2), now: time(0), trash_ms: 0 });
+    world.done(Command::PurgeTopic { topic: topic(2), now: time(0) });
+    assert_eq!(world.done(Command::IndexUploads), Reply::Indexed { uploads: 0, remaining: 1 });
+    world.done(advance(id, 1, AdvanceReason::Request, 0));
+    assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 1, more: false });
+    let object = data_object(life(1, 1), 0);
+    assert!(world.refused(condemn(&object, 0)).ends_with("is reached"));
+    assert_eq!(world.done(Command::IndexUploads), Reply::Indexed { uploads: 1, remaining: 0 });
+    assert!(world.rows.contains_key(&Key::Garbage(object.clone())));
+    world.done(condemn(&object, 0));
+}

@@ -91,6 +91,19 @@ fn a_life_that_is_over_can_do_nothing() {
 }
 
 #[test]
+fn a_life_that_another_broker_sealed_can_do_nothing_though_it_is_its_brokers_latest() {
+    let (mut world, id) = running();
+    world.register(2, 1);
+    world.done(seal(life(1, 1), life(2, 1)));
+    let sealed = "the WAL of broker 1 in epoch 1 is sealed by broker 2 in epoch 1";
+    assert_eq!(world.refused(Command::OpenPartitions { life: life(1, 1), partitions: vec![id] }), sealed);
+    assert_eq!(world.refused(Command::AllocateProducerIds { life: life(1, 1) }), sealed);
+    assert_eq!(world.refused(seal(life(2, 1), life(1, 1))), sealed);
+    let upload = World::upload(life(1, 1), 1, vec![world.next_range(id, 5)]);
+    assert_eq!(world.refused(Command::CommitUpload(upload)), sealed);
+}
+
+#[test]
 fn a_sealer_that_died_is_followed_by_another() {
     let (mut world, _) = running();
     let second = BrokerLife { broker: broker(1), epoch: world.register(1, 2).epoch };
