@@ -1,0 +1,409 @@
+//! The broker's configuration: every key, what it may be, and the values as types.
+//!
+//! Owns: the table of keys ([`BROKER_KEYS`]) and of the broker's defaults for topics, checking a configuration as a
+//! whole, the names of keys in the environment. Leaves to others: topic configurations (`metadata::config`), reading
+//! files and the environment (`cli`), acting on values.
+//!
+//! A broker's default for a topic key goes by Kafka's broker name for it (`log.retention.ms` for `retention.ms`); the
+//! rows for these are made from the topic's table. Where Kafka has the same value in several units, the finest one that
+//! is set counts.
+//!
+//! Invariants:
+//! 1. A [`BrokerConfig`] holds known keys with legal values only; getters cannot fail.
+//! 2. A key has one spelling in a file and one in the environment, and both are unique.
+//!
+//! Sources: Kafka's `KafkaConfig`, `ServerLogConfigs`, `ServerTopicConfigSynonyms` (3.9).
+
+mod nearest;
+mod table;
+
+use std::collections::BTreeMap;
+
+use forebay_metadata::config::{ConfigError, ConfigKey, ConfigType, Rule, TOPIC_CONFIGS, TopicConfig};
+
+pub use table::BROKER_KEYS;
+
+use crate::HostPort;
+
+/// One key of a broker's configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BrokerKey {
+    pub name: &'static str,
+    pub kind: ConfigType,
+    /// Empty where there is none.
+    pub default: &'static str,
+    pub rule: BrokerRule,
+    /// One line for people.
+    pub doc: &'static str,
+}
+
+/// Which values are legal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum BrokerRule {
+    Value(Rule),
+    Text,
+    /// `HOST:PORT`.
+    HostPort,
+    /// `PLAINTEXT://HOST:PORT`; may be empty where the default is.
+    Listener,
+}
+
+/// A configuration that a broker cannot start with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerConfigError {
+    #[error("unknown broker config {name}{}", nearest::hint(*nearest))]
+    Unknown { name: String, nearest: Option<&'static str> },
+    #[error("invalid value {value:?} for broker config {name}: it must be {wanted}")]
+    Value { name: &'static str, value: String, wanted: String },
+    #[error("the broker's defaults for topics cannot be: {0}")]
+    TopicDefaults(#[from] ConfigError),
+    #[error("broker config {low} ({low_value}) is above {high} ({high_value})")]
+    Crossed { low: &'static str, low_value: i64, high: &'static str, high_value: i64 },
+}
+
+/// A checked configuration of one broker.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct BrokerConfig {
+    /// What was set, as it was given.
+    set: BTreeMap<&'static str, String>,
+}
+
+/// Which WAL the broker writes (D3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalChoice {
+    /// `object` where the bucket is shared, else `disk`.
+    Auto,
+    Disk,
+    Object,
+}
+
+/// The key of that name.
+///
+/// # Errors
+/// Unknown, with the nearest known name.
+pub fn key(name: &str) -> Result<BrokerKey, BrokerConfigError> {
+    keys().find(|key| key.name == name).ok_or_else(|| BrokerConfigError::Unknown {
+        name: name.to_owned(),
+        nearest: nearest::nearest(name, keys().map(|key| key.name)),
+    })
+}
+
+/// Every key: the broker's own, then its defaults for topics.
+pub fn keys() -> impl Iterator<Item = BrokerKey> {
+    let own = |name: &str| BROKER_KEYS.iter().any(|key| key.name == name);
+    let defaults = TOPIC_CONFIGS.iter().filter_map(move |topic| {
+        let name = topic.synonym.filter(|name| !own(name))?;
+        Some(BrokerKey {
+            name,
+            kind: topic.kind,
+            default: topic.default,
+            rule: BrokerRule::Value(topic.rule),
+            doc: topic.doc,
+        })
+    });
+    BROKER_KEYS.iter().copied().chain(defaults)
+}
+
+/// The broker's keys that set a topic key's default, the one that counts most first, each with the factor that brings it
+/// to the topic key's unit.
+pub fn synonyms(topic: &ConfigKey) -> Vec<(&'static str, i64)> {
+    const MINUTE: i64 = 60_000;
+    const HOUR: i64 = 60 * MINUTE;
+    let coarser: &[(&str, i64)] = match topic.name {
+        "retention.ms" => &[("log.retention.minutes", MINUTE), ("log.retention.hours", HOUR)],
+        "segment.ms" => &[("log.roll.hours", HOUR)],
+        "segment.jitter.ms" => &[("log.roll.jitter.hours", HOUR)],
+        _ => &[],
+    };
+    topic.synonym.map(|name| (name, 1)).into_iter().chain(coarser.iter().copied()).collect()
+}
+
+/// The environment's name of a key: `FOREBAY_NODE_ID` for `node.id`, `FOREBAY_BUCKET` for `forebay.bucket`.
+pub fn environment_name(key: &str) -> String {
+    let short = key.strip_prefix("forebay.").unwrap_or(key);
+    format!("FOREBAY_{}", short.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Keys that the environment sets. Other variables are somebody else's.
+pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let names: BTreeMap<String, &'static str> = keys().map(|key| (environment_name(key.name), key.name)).collect();
+    variables.filter_map(|(name, value)| Some(((*names.get(&name)?).to_owned(), value))).collect()
+}
+
+impl BrokerKey {
+    /// Checks one value.
+    pub fn check(&self, value: &str) -> Result<(), BrokerConfigError> {
+        let refuse = |wanted: &str| {
+            Err(BrokerConfigError::Value { name: self.name, value: value.to_owned(), wanted: wanted.to_owned() })
+        };
+        match self.rule {
+            BrokerRule::Text => Ok(()),
+            BrokerRule::HostPort if value.parse::<HostPort>().is_ok() => Ok(()),
+            BrokerRule::HostPort => refuse("HOST:PORT"),
+            BrokerRule::Listener if value.is_empty() && self.default.is_empty() => Ok(()),
+            BrokerRule::Listener if listener(value).is_some() => Ok(()),
+            BrokerRule::Listener => refuse("one PLAINTEXT://HOST:PORT"),
+            BrokerRule::Value(rule) => {
+                let Self { name, kind, default, doc, .. } = *self;
+                match (ConfigKey { name, kind, default, rule, synonym: None, doc }).check(value) {
+                    Ok(()) => Ok(()),
+                    Err(ConfigError::Value { name, value, wanted }) => {
+                        Err(BrokerConfigError::Value { name, value, wanted })
+                    }
+                    Err(other) => Err(other.into()),
+                }
+            }
+        }
+    }
+}
+
+fn listener(text: &str) -> Option<HostPort> {
+    text.strip_prefix("PLAINTEXT://")?.parse().ok()
+}
+
+macro_rules! whole_getters {
+    ($($(#[$doc:meta])* $getter:ident: $type:ty = $key:literal;)*) => {
+        impl BrokerConfig {
+            $(
+                $(#[$doc])*
+                #[doc = concat!("`", $key, "`.")]
+                pub fn $getter(&self) -> $type {
+                    <$type>::try_from(self.whole($key)).expect("the key's rule keeps it within the type")
+                }
+            )*
+        }
+
+        #[cfg(test)]
+        const WHOLE_KEYS: &[(&str, fn(i64) -> bool)] = &[$(($key, |value| <$type>::try_from(value).is_ok())),*];
+    };
+}
+
+whole_getters! {
+    node_id: i32 = "node.id";
+    num_partitions: i32 = "num.partitions";
+    default_replication_factor: i16 = "default.replication.factor";
+    /// Most bytes of one Fetch answer, whatever a client asks.
+    fetch_max_bytes: usize = "fetch.max.bytes";
+    /// The largest request.
+    socket_request_max_bytes: usize = "socket.request.max.bytes";
+    connections_max_idle_ms: u64 = "connections.max.idle.ms";
+    max_connections: usize = "max.connections";
+    /// Answers of one connection that may wait to be sent before its next request is read.
+    queued_max_requests: usize = "queued.max.requests";
+    log_retention_check_interval_ms: u64 = "log.retention.check.interval.ms";
+    group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms";
+    group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms";
+    group_max_session_timeout_ms: i32 = "group.max.session.timeout.ms";
+    group_max_size: i32 = "group.max.size";
+    offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions";
+    offsets_retention_minutes: i32 = "offsets.retention.minutes";
+    offset_metadata_max_bytes: usize = "offset.metadata.max.bytes";
+    transaction_state_log_num_partitions: i32 = "transaction.state.log.num.partitions";
+    transaction_max_timeout_ms: i32 = "transaction.max.timeout.ms";
+    transactional_id_expiration_ms: i32 = "transactional.id.expiration.ms";
+    producer_id_expiration_ms: i32 = "producer.id.expiration.ms";
+    /// How long a deleted topic can be brought back.
+    topic_trash_ms: i64 = "forebay.topic.trash.ms";
+}
+
+impl BrokerConfig {
+    /// Checks a configuration.
+    ///
+    /// # Errors
+    /// Names the key, with the nearest known one or what its value must be.
+    pub fn parse(given: &BTreeMap<String, String>) -> Result<Self, BrokerConfigError> {
+        let mut set = BTreeMap::new();
+        for (name, value) in given {
+            let key = key(name)?;
+            key.check(value)?;
+            set.insert(key.name, value.trim().to_owned());
+        }
+        let config = Self { set };
+        TopicConfig::resolve(&BTreeMap::new(), &config.topic_defaults())?;
+        let (low, high) = ("group.min.session.timeout.ms", "group.max.session.timeout.ms");
+        let (low_value, high_value) = (config.whole(low), config.whole(high));
+        if low_value > high_value {
+            return Err(BrokerConfigError::Crossed { low, low_value, high, high_value });
+        }
+        Ok(config)
+    }
+
+    /// What was set for a key, as it was given.
+    pub fn set(&self, name: &str) -> Option<&str> {
+        self.set.get(name).map(String::as_str)
+    }
+
+    /// A key's value, set or default.
+    ///
+    /// # Panics
+    /// The key is not in the table: callers name keys that are.
+    pub fn value(&self, name: &'static str) -> &str {
+        self.set(name).unwrap_or_else(|| {
+            let key = BROKER_KEYS.iter().find(|key| key.name == name);
+            key.expect("getters name keys of the table").default
+        })
+    }
+
+    fn whole(&self, name: &'static str) -> i64 {
+        self.value(name).parse().expect("checked when it was parsed")
+    }
+
+    fn is_on(&self, name: &'static str) -> bool {
+        self.value(name).eq_ignore_ascii_case("true")
+    }
+
+    /// The broker's defaults for topics that are set, under the topic's names for them.
+    pub fn topic_defaults(&self) -> BTreeMap<String, String> {
+        let set = |topic: &ConfigKey| {
+            synonyms(topic).into_iter().find_map(|(name, factor)| {
+                let value = self.set(name)?;
+                Some((topic.name.to_owned(), if factor == 1 { value.to_owned() } else { scaled(value, factor) }))
+            })
+        };
+        TOPIC_CONFIGS.iter().filter_map(set).collect()
+    }
+
+    /// `auto.create.topics.enable`.
+    pub fn auto_create_topics(&self) -> bool {
+        self.is_on("auto.create.topics.enable")
+    }
+
+    /// `forebay.plaintext.public`.
+    pub fn plaintext_public(&self) -> bool {
+        self.is_on("forebay.plaintext.public")
+    }
+
+    /// `listeners`.
+    pub fn listener(&self) -> HostPort {
+        listener(self.value("listeners")).expect("checked when it was parsed")
+    }
+
+    /// `advertised.listeners`, where it is set.
+    pub fn advertised_listener(&self) -> Option<HostPort> {
+        listener(self.value("advertised.listeners"))
+    }
+
+    /// `forebay.admin.listener`.
+    pub fn admin_listener(&self) -> HostPort {
+        self.value("forebay.admin.listener").parse().expect("checked when it was parsed")
+    }
+
+    /// `log.dirs`: the data folder.
+    pub fn data_folder(&self) -> &str {
+        self.value("log.dirs")
+    }
+
+    /// `forebay.bucket`, where it is set; else the bucket is a folder of the data folder.
+    pub fn bucket(&self) -> Option<&str> {
+        Some(self.value("forebay.bucket")).filter(|url| !url.is_empty())
+    }
+
+    /// `forebay.wal`.
+    pub fn wal(&self) -> WalChoice {
+        match self.value("forebay.wal") {
+            "disk" => WalChoice::Disk,
+            "object" => WalChoice::Object,
+            _ => WalChoice::Auto,
+        }
+    }
+}
+
+/// A checked whole number in a finer unit; below 0 is -1 in every unit.
+fn scaled(value: &str, factor: i64) -> String {
+    let coarse: i64 = value.parse().expect("checked when it was parsed");
+    if coarse < 0 { "-1".to_owned() } else { coarse.saturating_mul(factor).to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<BrokerConfig, String> {
+        let map = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        BrokerConfig::parse(&map).map_err(|error| error.to_string())
+    }
+
+    /// Every default passes its own rule and its getter, and no two keys share a name, in a file or the environment.
+    #[test]
+    fn the_table_is_sound() {
+        for key in keys() {
+            assert_eq!(key.check(key.default), Ok(()), "{}", key.name);
+        }
+        for (name, fits) in WHOLE_KEYS {
+            let key = key(name).expect("a getter's key is in the table");
+            let BrokerRule::Value(Rule::Whole(low, high)) = key.rule else { panic!("{name} has bounds") };
+            assert!(fits(low) && fits(high), "{name} fits its getter");
+        }
+        let names: BTreeSet<_> = keys().map(|key| key.name).collect();
+        let variables: BTreeSet<_> = keys().map(|key| environment_name(key.name)).collect();
+        assert_eq!((names.len(), variables.len()), (keys().count(), keys().count()));
+        assert!(BROKER_KEYS.is_sorted_by_key(|key| key.name), "sorted, so that a reader finds a key");
+    }
+
+    /// What a stateful pipeline needs differs from Kafka's defaults on purpose.
+    #[test]
+    fn defaults_suit_stateful_pipelines() {
+        let config = BrokerConfig::default();
+        assert_eq!(config.transaction_max_timeout_ms(), 86_400_000);
+        assert_eq!(config.offsets_retention_minutes(), i32::MAX);
+        assert_eq!((config.num_partitions(), config.auto_create_topics()), (1, true));
+        assert_eq!(config.listener().to_string(), "127.0.0.1:9092");
+        assert_eq!((config.advertised_listener(), config.bucket(), config.wal()), (None, None, WalChoice::Auto));
+        assert_eq!(config.topic_defaults(), BTreeMap::new());
+    }
+
+    /// A key or value that cannot be is refused in words that say what would be.
+    #[test]
+    fn faults_are_named() {
+        for (key, value, expected) in [
+            ("num.partition", "3", "unknown broker config num.partition; did you mean num.partitions?"),
+            ("log.retention.sm", "3", "unknown broker config log.retention.sm; did you mean log.retention.ms?"),
+            ("zookeeper.connect", "x", "unknown broker config zookeeper.connect"),
+            (
+                "num.partitions",
+                "0",
+                "invalid value \"0\" for broker config num.partitions: it must be a whole number from 1 to 4000",
+            ),
+            (
+                "listeners",
+                "SSL://h:1",
+                "invalid value \"SSL://h:1\" for broker config listeners: it must be one PLAINTEXT://HOST:PORT",
+            ),
+            (
+                "forebay.admin.listener",
+                "nowhere",
+                "invalid value \"nowhere\" for broker config forebay.admin.listener: it must be HOST:PORT",
+            ),
+            (
+                "group.min.session.timeout.ms",
+                "1800001",
+                "broker config group.min.session.timeout.ms (1800001) is above group.max.session.timeout.ms (1800000)",
+            ),
+        ] {
+            assert_eq!(parse(&[(key, value)]).expect_err(key), expected);
+        }
+    }
+
+    /// The finest unit that is set counts, whatever the order, and -1 is for ever in each.
+    #[test]
+    fn retention_comes_in_three_units() {
+        let retention =
+            |pairs: &[(&str, &str)]| parse(pairs).expect("legal").topic_defaults().get("retention.ms").cloned();
+        assert_eq!(retention(&[("log.retention.hours", "2")]), Some("7200000".into()));
+        assert_eq!(retention(&[("log.retention.hours", "2"), ("log.retention.minutes", "3")]), Some("180000".into()));
+        let all = [("log.retention.hours", "2"), ("log.retention.minutes", "3"), ("log.retention.ms", "4")];
+        assert_eq!(retention(&all), Some("4".into()));
+        assert_eq!(retention(&[("log.retention.hours", "-1")]), Some("-1".into()));
+    }
+
+    /// Keys come from the environment under derived names, and what is not ours is left alone.
+    #[test]
+    fn the_environment_has_every_key() {
+        let variables = [("FOREBAY_BUCKET", "memory:"), ("FOREBAY_NODE_ID", "7"), ("HOME", "/"), ("FOREBAY_X", "1")];
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let config = BrokerConfig::parse(&from_environment(variables)).expect("legal");
+        assert_eq!((config.bucket(), config.node_id()), (Some("memory:"), 7));
+    }
+}

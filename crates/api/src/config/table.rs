@@ -1,0 +1,164 @@
+//! Every key of a broker's own, in order of names. Its defaults for topics come from the topic's table.
+
+use forebay_metadata::command::PARTITIONS_PER_TOPIC_MAX;
+use forebay_metadata::config::ConfigType::{Boolean, Int, List, Long, String};
+use forebay_metadata::config::{ConfigType, Rule};
+
+use super::BrokerRule::{HostPort, Listener, Text, Value};
+use super::{BrokerKey, BrokerRule};
+
+/// Kafka's INT.
+const INT_MAX: i64 = i32::MAX as i64;
+const FROM_0: BrokerRule = Value(Rule::Whole(0, INT_MAX));
+const FROM_1: BrokerRule = Value(Rule::Whole(1, INT_MAX));
+const PARTITIONS: BrokerRule = Value(Rule::Whole(1, PARTITIONS_PER_TOPIC_MAX as i64));
+/// Whole units of time whose milliseconds still fit, or -1 for ever.
+const FOREVER_OR_1: BrokerRule = Value(Rule::WholeOr(-1, 1, INT_MAX));
+
+const fn key(
+    name: &'static str,
+    kind: ConfigType,
+    default: &'static str,
+    rule: BrokerRule,
+    doc: &'static str,
+) -> BrokerKey {
+    BrokerKey { name, kind, default, rule, doc }
+}
+
+pub const BROKER_KEYS: &[BrokerKey] = &[
+    key(
+        "advertised.listeners",
+        String,
+        "",
+        Listener,
+        "What clients are told to connect to; empty is the listener's own address.",
+    ),
+    key(
+        "auto.create.topics.enable",
+        Boolean,
+        "true",
+        Value(Rule::Boolean),
+        "Whether a topic comes into being when a client first asks about it.",
+    ),
+    key(
+        "connections.max.idle.ms",
+        Long,
+        "600000",
+        Value(Rule::Whole(1, i64::MAX)),
+        "A connection without a request for so long is closed.",
+    ),
+    key(
+        "default.replication.factor",
+        Int,
+        "1",
+        Value(Rule::Whole(1, i16::MAX as i64)),
+        "Accepted for Kafka's tools: records are durable in the write-ahead log and the bucket, not in replicas.",
+    ),
+    key("fetch.max.bytes", Int, "57671680", Value(Rule::Whole(1024, INT_MAX)), "Most bytes of one Fetch answer."),
+    key("forebay.admin.listener", String, "127.0.0.1:9640", HostPort, "Where health and metrics are served over HTTP."),
+    key(
+        "forebay.bucket",
+        String,
+        "",
+        Text,
+        "The bucket: s3://NAME/PREFIX, file:///FOLDER or memory:; empty is a folder in log.dirs.",
+    ),
+    key(
+        "forebay.plaintext.public",
+        Boolean,
+        "false",
+        Value(Rule::Boolean),
+        "Whether a listener without encryption may be reached from other machines.",
+    ),
+    key(
+        "forebay.topic.trash.ms",
+        Long,
+        "86400000",
+        Value(Rule::Whole(0, i64::MAX)),
+        "How long a deleted topic can be brought back.",
+    ),
+    key(
+        "forebay.wal",
+        String,
+        "auto",
+        Value(Rule::OneOf(&["auto", "disk", "object"])),
+        "The kind of write-ahead log; auto is object where the bucket is shared, else disk.",
+    ),
+    key(
+        "group.initial.rebalance.delay.ms",
+        Int,
+        "3000",
+        FROM_0,
+        "How long an empty group waits for more members before its first rebalance.",
+    ),
+    key("group.max.session.timeout.ms", Int, "1800000", FROM_1, "The longest session that a member may ask for."),
+    key("group.max.size", Int, "2147483647", FROM_1, "Most members of one group."),
+    key("group.min.session.timeout.ms", Int, "6000", FROM_1, "The shortest session that a member may ask for."),
+    key("listeners", List, "PLAINTEXT://127.0.0.1:9092", Listener, "Where Kafka clients connect."),
+    key("log.dirs", String, "forebay-data", Text, "The data folder."),
+    key(
+        "log.retention.check.interval.ms",
+        Long,
+        "300000",
+        Value(Rule::Whole(1, i64::MAX)),
+        "How often records are looked for that are too old or too many.",
+    ),
+    key(
+        "log.retention.hours",
+        Int,
+        "168",
+        FOREVER_OR_1,
+        "How long records are kept; log.retention.minutes and log.retention.ms come first.",
+    ),
+    key(
+        "log.retention.minutes",
+        Int,
+        "10080",
+        FOREVER_OR_1,
+        "How long records are kept; log.retention.ms comes first.",
+    ),
+    key("log.roll.hours", Int, "168", FROM_1, "Accepted for Kafka's tools: there are no segments to roll."),
+    key("log.roll.jitter.hours", Int, "0", FROM_0, "Accepted for Kafka's tools: there are no segments to roll."),
+    key("max.connections", Int, "10000", FROM_1, "Most connections at a time; one more is closed at once."),
+    key("node.id", Int, "1", FROM_0, "The broker's number in its cluster."),
+    key("num.partitions", Int, "1", PARTITIONS, "Partitions of a topic whose creator does not say."),
+    key("offset.metadata.max.bytes", Int, "4096", FROM_0, "Most bytes of text beside a committed offset."),
+    key(
+        "offsets.retention.minutes",
+        Int,
+        "2147483647",
+        FROM_1,
+        "How long committed offsets outlive their group; the default is for ever.",
+    ),
+    key("offsets.topic.num.partitions", Int, "50", PARTITIONS, "Partitions of __consumer_offsets, once and for all."),
+    key(
+        "producer.id.expiration.ms",
+        Int,
+        "86400000",
+        FROM_1,
+        "How long an idle producer's sequence numbers are remembered.",
+    ),
+    key(
+        "queued.max.requests",
+        Int,
+        "500",
+        FROM_1,
+        "Answers of one connection that may wait before its next request is read.",
+    ),
+    key("socket.request.max.bytes", Int, "104857600", FROM_1, "The largest request."),
+    key(
+        "transaction.max.timeout.ms",
+        Int,
+        "86400000",
+        FROM_1,
+        "The longest transaction time-out that a producer may ask for.",
+    ),
+    key(
+        "transaction.state.log.num.partitions",
+        Int,
+        "50",
+        PARTITIONS,
+        "Partitions of __transaction_state, once and for all.",
+    ),
+    key("transactional.id.expiration.ms", Int, "604800000", FROM_1, "How long an idle transactional id is remembered."),
+];

@@ -1,0 +1,220 @@
+//! Fetch, key 1, versions 4 to 17. KIP-74 (size limits), KIP-98 (isolation), KIP-110 (zstd), KIP-227 (sessions), KIP-320
+//! and KIP-595 (epochs), KIP-516 (topic ids).
+//!
+//! A fetch that finds too little hangs its bell at every partition and looks again when one moves: there is no sleep
+//! loop. Offsets, records and aborted transactions of a partition are of one moment.
+//!
+//! Differs from Kafka: every session is declined (session id 0), which clients answer with full fetches. There are no
+//! followers: a replica id is not looked at.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_env::Instant;
+use forebay_log::{Bell, Isolation, LogError, Partition, ReadBatches, ReadRequest};
+use forebay_types::{LeaderEpoch, Offset};
+use forebay_wire::fetch::EpochEndOffset;
+use forebay_wire::kafka::messages::FetchRequest;
+use forebay_wire::{BatchHeader, Codec, ErrorCode, FetchPartition, FetchResponse, FetchTopic, encode_fetch};
+
+use crate::call::{Call, CallError, Reply};
+use crate::context::Context;
+use crate::{errors, lookup};
+
+/// The first Fetch version whose client knows zstd (KIP-110).
+const ZSTD_FETCH_VERSION: i16 = 10;
+
+/// The first version that names topics by id.
+const TOPIC_ID_VERSION: i16 = 13;
+
+/// The longest a client may be made to wait for records, whatever it asks: below the idle limit of connections.
+const WAIT_MAX: Duration = Duration::from_mins(5);
+
+/// One partition of the request.
+struct Wanted {
+    index: i32,
+    target: Result<Arc<Partition>, ErrorCode>,
+    from: i64,
+    bytes_max: usize,
+    current_epoch: i32,
+    last_fetched_epoch: i32,
+}
+
+struct WantedTopic {
+    name: String,
+    id: uuid::Uuid,
+    partitions: Vec<Wanted>,
+}
+
+/// How the whole request reads.
+#[derive(Clone, Copy)]
+struct Terms {
+    version: i16,
+    isolation: Isolation,
+    bytes_max: usize,
+}
+
+pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Reply, CallError> {
+    let request: FetchRequest = call.decode()?;
+    let (version, correlation_id) = (call.version(), call.header.correlation_id);
+    let answer = |response: &FetchResponse| Ok(Reply::Now(encode_fetch(correlation_id, version, response)?));
+    if request.session_id != 0 {
+        let error_code = ErrorCode::FetchSessionIdNotFound.code();
+        return answer(&FetchResponse { error_code, ..FetchResponse::default() });
+    }
+    let terms = Terms {
+        version,
+        isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+        bytes_max: usize::try_from(request.max_bytes).unwrap_or(0).min(context.config.fetch_max_bytes()),
+    };
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(terms.bytes_max);
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+    let deadline = context.env.monotonic() + wait;
+    let wanted = wanted(context, &request, version);
+    let response = poll(context, &wanted, terms, bytes_min, deadline).await;
+    answer(&response)
+}
+
+/// Reads until there is enough, something to tell at once, or no time left.
+async fn poll(
+    context: &Context,
+    wanted: &[WantedTopic],
+    terms: Terms,
+    bytes_min: usize,
+    deadline: Instant,
+) -> FetchResponse {
+    loop {
+        let bell = Bell::default();
+        for partition in wanted.iter().flat_map(|topic| &topic.partitions) {
+            // Hung before reading: what moves in between rings it.
+            if let Ok(target) = &partition.target {
+                target.hang(&bell);
+            }
+        }
+        let read = read_all(wanted, terms).await;
+        if read.bytes >= bytes_min || read.urgent || wanted.is_empty() || context.env.monotonic() >= deadline {
+            return read.response;
+        }
+        tokio::select! {
+            biased;
+            () = bell.rung() => {}
+            () = context.env.sleep_until(deadline) => {}
+            () = context.env.shutdown().triggered() => return read.response,
+        }
+    }
+}
+
+struct ReadAll {
+    response: FetchResponse,
+    bytes: usize,
+    /// Some partition has an error or a diverging epoch: the client is told at once (semantic 24).
+    urgent: bool,
+}
+
+async fn read_all(wanted: &[WantedTopic], terms: Terms) -> ReadAll {
+    let mut all = ReadAll { response: FetchResponse::default(), bytes: 0, urgent: false };
+    for topic in wanted {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in &topic.partitions {
+            let room = terms.bytes_max.saturating_sub(all.bytes);
+            let partition = match read_one(wanted, terms, room, all.bytes == 0).await {
+                Ok(partition) => partition,
+                Err(code) => FetchPartition::error(wanted.index, code.code()),
+            };
+            all.bytes += partition.records.iter().map(Bytes::len).sum::<usize>();
+            all.urgent |= partition.error_code != 0 || partition.diverging_epoch.is_some();
+            partitions.push(partition);
+        }
+        all.response.topics.push(FetchTopic { name: topic.name.clone(), topic_id: topic.id, partitions });
+    }
+    all
+}
+
+/// Reads one partition: at most `room` bytes, but at least one batch where nothing was read before (KIP-74).
+async fn read_one(wanted: &Wanted, terms: Terms, room: usize, first: bool) -> Result<FetchPartition, ErrorCode> {
+    let partition = wanted.target.as_ref().map_err(|code| *code)?;
+    errors::check_leader_epoch(wanted.current_epoch, partition.leader_epoch())?;
+    if let Some(diverging) = diverging_epoch(partition, wanted)? {
+        let offsets = partition.offsets().map_err(|error| errors::log(&error))?;
+        return Ok(FetchPartition {
+            high_watermark: offsets.high_watermark.get(),
+            last_stable_offset: offsets.last_stable.get(),
+            log_start_offset: offsets.log_start.get(),
+            diverging_epoch: Some(diverging),
+            ..FetchPartition::error(wanted.index, 0)
+        });
+    }
+    let from = Offset::new(wanted.from).map_err(|_| ErrorCode::OffsetOutOfRange)?;
+    let request =
+        ReadRequest { from, isolation: terms.isolation, bytes_max: wanted.bytes_max.min(room), at_least_one: first };
+    let read = match partition.read(request).await {
+        Ok(read) => read,
+        Err(error @ LogError::OffsetOutOfRange { .. }) => {
+            // The client may reset and skip or repeat records now: whoever is on call must be able to see why.
+            tracing::warn!(%error, "a fetch is out of range");
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        Err(error) => return Err(errors::log(&error)),
+    };
+    if terms.version < ZSTD_FETCH_VERSION && holds_zstd(&read) {
+        return Err(ErrorCode::UnsupportedCompressionType);
+    }
+    let aborted = (terms.isolation == Isolation::ReadCommitted)
+        .then(|| read.aborted.iter().map(|txn| (txn.producer.get(), txn.first_offset.get())).collect());
+    Ok(FetchPartition {
+        high_watermark: read.offsets.high_watermark.get(),
+        last_stable_offset: read.offsets.last_stable.get(),
+        log_start_offset: read.offsets.log_start.get(),
+        aborted,
+        records: read.batches,
+        ..FetchPartition::error(wanted.index, 0)
+    })
+}
+
+/// Where the client's log and this one part, if they do (KIP-595).
+fn diverging_epoch(partition: &Partition, wanted: &Wanted) -> Result<Option<EpochEndOffset>, ErrorCode> {
+    let Ok(last_fetched) = LeaderEpoch::new(wanted.last_fetched_epoch) else { return Ok(None) };
+    let end = partition.end_offset_for_epoch(last_fetched).map_err(|error| errors::log(&error))?;
+    Ok(match end {
+        Some((epoch, end)) if epoch < last_fetched || end.get() < wanted.from => {
+            Some(EpochEndOffset { epoch: epoch.get(), end_offset: end.get() })
+        }
+        Some(_) => None,
+        // An epoch that has not been yet: the client has to look who is leader now.
+        None => return Err(ErrorCode::UnknownLeaderEpoch),
+    })
+}
+
+fn holds_zstd(read: &ReadBatches) -> bool {
+    read.batches.iter().any(|run| {
+        let mut at = 0;
+        while let Ok(header) = BatchHeader::parse(&run[at..]) {
+            if matches!(header.codec(), Ok(Codec::Zstd)) {
+                return true;
+            }
+            at += header.size();
+        }
+        false
+    })
+}
+
+fn wanted(context: &Context, request: &FetchRequest, version: i16) -> Vec<WantedTopic> {
+    let topics = request.topics.iter().map(|topic| {
+        let open = if version < TOPIC_ID_VERSION {
+            lookup::by_name(context, &topic.topic)
+        } else {
+            lookup::by_id(context, topic.topic_id)
+        };
+        let partitions = topic.partitions.iter().map(|partition| Wanted {
+            index: partition.partition,
+            target: lookup::partition(&open, partition.partition),
+            from: partition.fetch_offset,
+            bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
+            current_epoch: partition.current_leader_epoch,
+            last_fetched_epoch: partition.last_fetched_epoch,
+        });
+        WantedTopic { name: topic.topic.to_string(), id: topic.topic_id, partitions: partitions.collect() }
+    });
+    topics.collect()
+}
