@@ -39,7 +39,7 @@ mod seats;
 mod snapshots;
 mod txns;
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use forebay_env::{Env, Instant, Shutdown, Task};
@@ -67,8 +67,11 @@ use crate::machine::{Now, Producer};
 /// and a client that comes back waits a tenth of a second.
 const LOADING_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Partitions opened at once for a listing.
+/// Partitions asked at once for a listing, each of which may have to be opened.
 const LISTS_IN_FLIGHT_MAX: usize = 16;
+
+/// Partitions opened at once when the host starts. Each reads a few megabytes of its log at a time.
+const OPENS_IN_FLIGHT_MAX: usize = 8;
 
 /// What an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,11 +176,12 @@ pub struct Coordinators {
     txns: Seats<TxnInput>,
     /// For the tasks of seats, which must not keep their owner.
     myself: Weak<Self>,
-    _tasks: [Task<()>; 2],
+    tasks: OnceLock<[Task<()>; 3]>,
 }
 
 impl Coordinators {
-    /// Opens nothing yet: partitions are opened when they are first asked for.
+    /// Opens partitions when they are first asked for; those with transactions at once, in the background: their decisions
+    /// must be carried out and their time-outs must run whether anybody asks or not.
     pub fn start(parts: HostParts) -> Arc<Self> {
         let HostParts { env, store, metadata, life, partitions, wal, markers, mut config } = parts;
         // A record goes into one batch, and a batch into one entry of the WAL.
@@ -196,17 +200,33 @@ impl Coordinators {
             markers,
             config,
         });
-        Arc::new_cyclic(|myself: &Weak<Self>| Self {
+        let host = Arc::new_cyclic(|myself: &Weak<Self>| Self {
+            shared: Arc::clone(&shared),
             internal: InternalTopics::default(),
             groups: Seats::default(),
             txns: Seats::default(),
             myself: Weak::clone(myself),
-            _tasks: [
-                shared.env.spawn("producer-ids", producer_ids::refill(Arc::clone(&shared))),
-                shared.env.spawn("coordinators-follow", follow::follow(Arc::clone(&shared), Weak::clone(myself))),
-            ],
-            shared,
-        })
+            tasks: OnceLock::new(),
+        });
+        let (env, weak) = (&shared.env, || Arc::downgrade(&host));
+        let tasks = [
+            env.spawn("producer-ids", producer_ids::refill(Arc::clone(&shared))),
+            env.spawn("coordinators-follow", follow::follow(Arc::clone(&shared), weak())),
+            env.spawn("transactions-open", Self::open_transactions(weak())),
+        ];
+        assert!(host.tasks.set(tasks).is_ok(), "a host is started once");
+        host
+    }
+
+    async fn open_transactions(host: Weak<Self>) {
+        let in_use = host.upgrade().map(|host| host.in_use(CoordinatorKind::Transaction, |_| false));
+        let open = async |index| {
+            let inputs = host.upgrade().map(|host| host.txn_inputs(index));
+            if let Some(inputs) = inputs {
+                inputs.when_open().await;
+            }
+        };
+        futures::stream::iter(in_use.unwrap_or_default()).for_each_concurrent(OPENS_IN_FLIGHT_MAX, open).await;
     }
 
     /// The partition that a group or a transactional id belongs to. The topic need not exist yet.
@@ -387,11 +407,14 @@ impl Coordinators {
 
     async fn open_txn(&self, index: PartitionIndex) -> Result<Inputs<TxnInput>, CoordinatorError> {
         self.prepare(CoordinatorKind::Transaction).await?;
-        let inputs = self.txns.seat(index, |inputs, progress| {
+        self.txn_inputs(index).opened(&self.shared.env).await
+    }
+
+    fn txn_inputs(&self, index: PartitionIndex) -> Inputs<TxnInput> {
+        self.txns.seat(index, |inputs, progress| {
             let (shared, host) = (Arc::clone(&self.shared), Weak::clone(&self.myself));
             self.shared.env.spawn("transaction-coordinator", txns::run(shared, host, index, inputs, progress))
-        });
-        inputs.opened(&self.shared.env).await
+        })
     }
 
     /// Partitions that may hold something: open here, or not empty.

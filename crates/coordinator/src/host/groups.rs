@@ -183,7 +183,7 @@ impl GroupTask {
         progress: watch::Sender<Progress>,
     ) {
         let Ok(mut machine) = self.serve(machine, gone, &mut inputs, progress).await else { return };
-        inputs.close();
+        drop(inputs);
         if self.ledger.records() > 0 {
             machine = self.snapshot(machine).await;
         }

@@ -59,6 +59,12 @@ impl<I> Inputs<I> {
         }
     }
 
+    /// Waits until the machine is open, or has ended.
+    pub async fn when_open(mut self) {
+        // Its end is as good a reason to stop waiting.
+        let _ = self.progress.wait_for(|progress| *progress == Progress::Open).await;
+    }
+
     /// Hands over an input, if there is room.
     pub fn offer(&self, input: I) -> Result<(), CoordinatorError> {
         self.sender.try_send(input).map_err(|error| match error {

@@ -118,7 +118,7 @@ impl TxnTask {
         progress: watch::Sender<Progress>,
     ) {
         let Ok(machine) = self.serve(machine, opened, &mut inputs, progress).await else { return };
-        inputs.close();
+        drop(inputs);
         if self.ledger.records() > 0 {
             self.snapshot(machine).await;
         }

@@ -136,9 +136,9 @@ async fn staged_offsets_outlive_their_broker() {
         life.add("app", producer, "__consumer_offsets", index).await.expect("added");
         life.commit_in("app", producer, "readers", "orders", 7).await.expect("staged");
         if orderly {
-            world.stop(life).await
+            world.stop(life).await;
         } else {
-            world.crash(life).await
+            world.crash(life).await;
         }
         let life = world.start().await;
         assert_eq!(life.fetch("readers", "orders", true).await, Err(GroupError::UnstableOffsetCommit));

@@ -1,5 +1,7 @@
 //! Transactions from the first partition to the last marker, with crashes in between.
 
+use std::time::Duration;
+
 use forebay_coordinator::host::{CoordinatorKind, VerifyError};
 use forebay_coordinator::machine::txn::{List, Outcome, Refusal, TxnStatus};
 use forebay_env::FailPoint;
@@ -80,7 +82,7 @@ async fn a_decision_without_markers_is_carried_out_after_a_crash() {
     // The crash may come before or after the answer.
     let coordinators = std::sync::Arc::clone(&life.coordinators);
     let env = life.env.clone();
-    let ending = env.timeout(std::time::Duration::from_secs(1), life.end(ID, producer, Outcome::Commit));
+    let ending = env.timeout(Duration::from_secs(1), life.end(ID, producer, Outcome::Commit));
     let _answer = ending.await;
     assert_eq!(world.fail_points.crashed().await, FailPoint::PreparedNotMarked);
     assert_eq!(life.values("orders", Isolation::ReadCommitted).await, [""; 0], "no marker is written");
@@ -88,6 +90,12 @@ async fn a_decision_without_markers_is_carried_out_after_a_crash() {
     world.crash(life).await;
 
     let life = world.start().await;
+    let mut tries = 0;
+    while life.values("orders", Isolation::ReadCommitted).await.is_empty() {
+        life.env.sleep(Duration::from_millis(10)).await;
+        tries += 1;
+        assert!(tries < 1_000, "nobody asks for the transaction, and it ends all the same");
+    }
     assert_eq!(life.settled(ID).await, TxnStatus::CompleteCommit);
     assert_eq!(life.values("orders", Isolation::ReadCommitted).await, ["order"]);
     assert_eq!(life.values("bills", Isolation::ReadCommitted).await, ["bill"]);
@@ -97,6 +105,25 @@ async fn a_decision_without_markers_is_carried_out_after_a_crash() {
         Ok(()),
         "the client asks again, and learns that it is done"
     );
+}
+
+/// A transaction that was open when the broker died is aborted in time, although nobody ever asks for it again.
+#[tokio::test(start_paused = true)]
+async fn what_a_crash_left_open_is_aborted_in_time() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    let producer = life.init(ID).await.expect("a producer");
+    life.add(ID, producer, "orders", PartitionIndex::ZERO).await.expect("added");
+    life.produce(ID, producer, "orders", 0, "a").await.expect("produced");
+    world.crash(life).await;
+    let life = world.start().await;
+    life.env.sleep(Duration::from_secs(59)).await;
+    let offsets = life.partition("orders").offsets().expect("open");
+    assert_eq!((offsets.last_stable.get(), offsets.high_watermark.get()), (0, 1), "it has its full time again");
+    life.env.sleep(Duration::from_secs(3)).await;
+    let offsets = life.partition("orders").offsets().expect("open");
+    assert_eq!((offsets.last_stable.get(), offsets.high_watermark.get()), (2, 2));
 }
 
 /// A transaction whose client is gone is aborted when its time is up, and one whose topic is gone still ends.
@@ -112,7 +139,7 @@ async fn time_and_deletion_end_transactions() {
     life.produce(ID, producer, "bills", 0, "bill").await.expect("produced");
     let delete = forebay_metadata::Command::DeleteTopic { topic, now: life.env.now(), trash_ms: 1000 };
     life.metadata.submit(delete).await.expect("deleted");
-    life.env.sleep(std::time::Duration::from_secs(61)).await;
+    life.env.sleep(Duration::from_secs(61)).await;
     assert_eq!(life.settled(ID).await, TxnStatus::CompleteAbort);
     assert_eq!(life.values("bills", Isolation::ReadCommitted).await, [""; 0]);
     let offsets = life.partition("bills").offsets().expect("open");
