@@ -206,7 +206,6 @@ impl ProduceRefusal {
     pub fn of_validation(error: ValidateError) -> Self {
         let message = Some(error.to_string());
         let (code, records) = match error {
-            ValidateError::OldMagic(_) => (ErrorCode::UnsupportedForMessageFormat, Vec::new()),
             ValidateError::ZstdTooOld => (ErrorCode::UnsupportedCompressionType, Vec::new()),
             ValidateError::TooLarge { .. } => (ErrorCode::MessageTooLarge, Vec::new()),
             ValidateError::Corrupt(error) => (corrupt(&error), Vec::new()),
@@ -215,7 +214,8 @@ impl ProduceRefusal {
                 let message = || Some("records of a compacted topic need a key".to_owned());
                 (ErrorCode::InvalidRecord, indexes.into_iter().map(|index| (index, message())).collect())
             }
-            ValidateError::ManyBatches(_)
+            ValidateError::OldMagic(_)
+            | ValidateError::ManyBatches(_)
             | ValidateError::Empty
             | ValidateError::BaseOffset(_)
             | ValidateError::Count { .. }
@@ -229,7 +229,8 @@ impl ProduceRefusal {
 
 fn corrupt(error: &BatchError) -> ErrorCode {
     match error {
-        BatchError::Magic { .. } => ErrorCode::UnsupportedForMessageFormat,
+        // As for an old one: Kafka takes the one format that it knows.
+        BatchError::Magic { .. } => ErrorCode::InvalidRecord,
         BatchError::Codec { .. } => ErrorCode::UnsupportedCompressionType,
         BatchError::Short { .. }
         | BatchError::Length { .. }

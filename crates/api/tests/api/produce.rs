@@ -263,6 +263,38 @@ async fn after_the_end_nothing_is_taken() {
     .await;
 }
 
+/// One batch of the one format that there is, whole and under its checksum (21).
+#[tokio::test(start_paused = true)]
+async fn forged_batches_are_refused() {
+    let mut world = World::new().await;
+    check_in(&mut world, "create a -> NONE").await;
+    let step = Step { words: vec!["produce", "a/0", "x"], options: [].into() };
+    let good = batch(&world, &step);
+    let forged = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes.freeze()
+    };
+    let twice = Bytes::from([&good[..], &good[..]].concat());
+    let last = good.len() - 1;
+    for (what, bytes, expected) in [
+        ("the format before", forged(16, 1), "INVALID_RECORD"),
+        ("a format to come", forged(16, 3), "INVALID_RECORD"),
+        ("two batches", twice, "INVALID_RECORD"),
+        ("nothing", Bytes::new(), "INVALID_RECORD"),
+        ("a base offset", forged(7, 5), "INVALID_RECORD"),
+        ("a length beyond the end", forged(8, 1), "CORRUPT_MESSAGE"),
+        ("another checksum", forged(17, !good[17]), "CORRUPT_MESSAGE"),
+        ("other records", forged(last, !good[last]), "CORRUPT_MESSAGE"),
+        ("half a header", Bytes::copy_from_slice(&good[..30]), "CORRUPT_MESSAGE"),
+        ("an unknown codec", forged(22, 7), "UNSUPPORTED_COMPRESSION_TYPE"),
+    ] {
+        let response = world.call(11, &request(&step, bytes)).await.expect("an answer");
+        assert_eq!(code(response.responses[0].partition_responses[0].error_code), expected, "{what}");
+    }
+    check_in(&mut world, "fetch a/0 0 -> hw=0 lso=0 start=0").await;
+}
+
 /// Many small topics in one request are answered each for itself.
 #[tokio::test(start_paused = true)]
 async fn a_bad_partition_leaves_the_others_alone() {
