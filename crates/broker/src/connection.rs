@@ -1,0 +1,356 @@
+//! One Kafka connection: requests in, answers out, in the same order.
+//!
+//! ```text
+//!  socket ─▶ frame ─▶ api::handle ─▶ pending answers ─▶ socket
+//!                     one at a time     (bounded)
+//! ```
+//!
+//! Owns: the order, the bounds, and when a connection ends. Leaves to others: frames (`wire`), what a request means
+//! (`api`), how many connections there are (`listener`).
+//!
+//! Invariants:
+//! 1. Answers leave in the order of their requests. An answer that waits for the WAL holds back those behind it, not the
+//!    requests behind it: these are taken and given their order meanwhile (D1).
+//! 2. A request is taken only where there is room for its answer: a peer that does not read is not read from. At most
+//!    `queued.max.requests` answers wait, and those that are whole hold at most [`PENDING_BYTES_MAX`] and one answer.
+//! 3. Whatever a peer sends ends its own connection at most. What was answered before is still sent.
+//!
+//! Cancellation: dropped at any point, as a broken connection: what was asked for may be done.
+//!
+//! Sources: Kafka's `Selector`, `SocketServer`, `KafkaChannel`; D1, D16.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use forebay_api::{CallError, Connection, Context, Reply};
+use forebay_env::{Env, Shutdown, Stream};
+use forebay_wire::{FrameError, read_frame};
+use futures::future::BoxFuture;
+use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::complaints::Complaints;
+use crate::counters::{Closed, Counters};
+
+/// Bytes of whole answers that wait for the socket. One more answer, of `fetch.max.bytes` at most, may wait beside them.
+const PENDING_BYTES_MAX: u32 = 1 << 20;
+
+/// Pieces of an answer handed to the system in one call: a record batch each, and far from the system's limit of 1,024.
+const PIECES_PER_WRITE: usize = 64;
+
+/// Produce carries records, which are not decoded; its handler bounds the rest.
+const PRODUCE_KEY: i16 = 0;
+
+/// A request's body up to this size is decoded without asking: decoded it may take 130 times as much for a moment
+/// (`wire::message`), 8 MiB here.
+const DECODE_FREE_BYTES_MAX: usize = 64 << 10;
+
+/// Bodies above that, all connections together, that are being decoded: one of the largest size, or many smaller ones.
+pub(crate) const DECODE_BYTES_MAX: u32 = 8 << 20;
+const _: () = assert!(DECODE_BYTES_MAX as usize >= forebay_wire::message::REQUEST_BYTES_MAX);
+
+/// A request that is still in progress after so long was decoded long ago and waits for something else: a rebalance, a
+/// long poll.
+const DECODE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What all connections of one broker epoch share.
+pub(crate) struct Serving {
+    pub env: Env,
+    pub context: Arc<Context>,
+    pub counters: Arc<Counters>,
+    /// Asks connections to finish what is in progress and end.
+    pub closing: Shutdown,
+    /// One permit per connection, `max.connections` of them.
+    pub seats: Arc<Semaphore>,
+    /// Permits are bytes: [`DECODE_BYTES_MAX`].
+    pub decoding: Semaphore,
+    pub complaints: Complaints,
+}
+
+impl Serving {
+    pub fn new(env: &Env, context: Arc<Context>, counters: Arc<Counters>) -> Self {
+        let seats = context.config.max_connections().min(Semaphore::MAX_PERMITS);
+        Self {
+            env: env.clone(),
+            context,
+            counters,
+            closing: Shutdown::default(),
+            seats: Arc::new(Semaphore::new(seats)),
+            decoding: Semaphore::new(DECODE_BYTES_MAX as usize),
+            complaints: Complaints::new(env),
+        }
+    }
+
+    fn idle_max(&self) -> Duration {
+        Duration::from_millis(self.context.config.connections_max_idle_ms())
+    }
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The peer closed it between two requests.
+    Peer,
+    /// No request for `connections.max.idle.ms`.
+    Idle,
+    /// The peer took nothing of an answer for that long.
+    Stalled,
+    /// The broker epoch ends.
+    Closing,
+    Frame(FrameError),
+    Call(CallError),
+    Write(io::Error),
+}
+
+/// An answer in its place in the order.
+enum Pending {
+    Whole { api_key: i16, frame: Vec<Bytes>, held: OwnedSemaphorePermit },
+    Waits { api_key: i16, frame: BoxFuture<'static, Result<Vec<Bytes>, CallError>> },
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(serving: Arc<Serving>, stream: Box<dyn Stream>, peer: SocketAddr) {
+    let (reader, writer) = tokio::io::split(stream);
+    let places = serving.context.config.queued_max_requests().min(Semaphore::MAX_PERMITS);
+    let (queue, pending) = mpsc::channel(places);
+    let mut write = pin!(write_answers(&serving, writer, pending));
+    let end = tokio::select! {
+        biased;
+        written = &mut write => written.err().unwrap_or(End::Peer),
+        // The queue ends with this future, so the writer sends what is in it and returns.
+        end = read_requests(&serving, peer, reader, queue) => match write.await {
+            Ok(()) => end,
+            Err(error) => error,
+        },
+    };
+    report(&serving, peer, &end);
+}
+
+/// Takes requests, one after the other, until there are no more.
+async fn read_requests(
+    serving: &Serving,
+    peer: SocketAddr,
+    mut reader: ReadHalf<Box<dyn Stream>>,
+    queue: mpsc::Sender<Pending>,
+) -> End {
+    let connection = Connection { peer };
+    let (size_max, idle_max) = (serving.context.config.socket_request_max_bytes(), serving.idle_max());
+    let held_bytes = Arc::new(Semaphore::new(PENDING_BYTES_MAX as usize));
+    let mut buf = BytesMut::new();
+    loop {
+        let place = queue.reserve().await.expect("the writer ends this future with itself");
+        let frame = tokio::select! {
+            biased;
+            () = serving.closing.triggered() => return End::Closing,
+            frame = serving.env.timeout(idle_max, read_frame(&mut reader, &mut buf, size_max)) => match frame {
+                None => return End::Idle,
+                Some(Err(error)) => return End::Frame(error),
+                Some(Ok(None)) => return End::Peer,
+                Some(Ok(Some(frame))) => frame,
+            },
+        };
+        // What is not even a key is the API's to refuse.
+        let api_key = frame.first_chunk().map_or(-1, |key| i16::from_be_bytes(*key));
+        serving.counters.api(api_key).request(frame.len());
+        match handle(serving, &connection, api_key, frame).await {
+            Err(error) => return End::Call(error),
+            Ok(Reply::Nothing) => drop(place),
+            Ok(Reply::Later(frame)) => place.send(Pending::Waits { api_key, frame }),
+            Ok(Reply::Now(frame)) => {
+                let size = u32::try_from(frame_size(&frame)).unwrap_or(u32::MAX).min(PENDING_BYTES_MAX);
+                let held = Arc::clone(&held_bytes).acquire_many_owned(size).await;
+                let held = held.expect("the semaphore is never closed");
+                place.send(Pending::Whole { api_key, frame, held });
+            }
+        }
+    }
+}
+
+/// Answers one request; a large body waits until the bodies that are being decoded leave room for it.
+async fn handle(serving: &Serving, connection: &Connection, api_key: i16, frame: BytesMut) -> Result<Reply, CallError> {
+    let size = frame.len();
+    let mut handled = pin!(forebay_api::handle(&serving.context, connection, frame));
+    if api_key == PRODUCE_KEY || size <= DECODE_FREE_BYTES_MAX {
+        return handled.await;
+    }
+    let weight = u32::try_from(size).unwrap_or(u32::MAX).min(DECODE_BYTES_MAX);
+    let room = serving.decoding.acquire_many(weight).await.expect("the semaphore is never closed");
+    if let Some(reply) = serving.env.timeout(DECODE_TIME_MAX, &mut handled).await {
+        return reply;
+    }
+    drop(room);
+    handled.await
+}
+
+/// Sends answers in the order in which they were queued.
+async fn write_answers(
+    serving: &Serving,
+    mut writer: WriteHalf<Box<dyn Stream>>,
+    mut pending: mpsc::Receiver<Pending>,
+) -> Result<(), End> {
+    while let Some(answer) = pending.recv().await {
+        let (api_key, frame, held) = match answer {
+            Pending::Whole { api_key, frame, held } => (api_key, frame, Some(held)),
+            Pending::Waits { api_key, frame } => (api_key, frame.await.map_err(End::Call)?, None),
+        };
+        serving.counters.api(api_key).response(frame_size(&frame));
+        write_frame(&serving.env, &mut writer, frame, serving.idle_max()).await?;
+        drop(held);
+    }
+    writer.shutdown().await.map_err(End::Write)
+}
+
+/// Sends the pieces of a frame without putting them together.
+async fn write_frame(
+    env: &Env,
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut pieces: Vec<Bytes>,
+    stalled_max: Duration,
+) -> Result<(), End> {
+    pieces.retain(|piece| !piece.is_empty());
+    let mut rest = pieces.as_mut_slice();
+    while !rest.is_empty() {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+        let count = rest.len().min(PIECES_PER_WRITE);
+        for (slice, piece) in slices.iter_mut().zip(&*rest) {
+            *slice = IoSlice::new(piece);
+        }
+        let written = env.timeout(stalled_max, writer.write_vectored(&slices[..count])).await;
+        let mut written = written.ok_or(End::Stalled)?.map_err(End::Write)?;
+        if written == 0 {
+            return Err(End::Write(io::ErrorKind::WriteZero.into()));
+        }
+        while let Some(piece) = rest.first_mut() {
+            if written < piece.len() {
+                piece.advance(written);
+                break;
+            }
+            written -= piece.len();
+            // Records that were sent need not wait for the rest of the answer.
+            *piece = Bytes::new();
+            rest = &mut rest[1..];
+        }
+    }
+    writer.flush().await.map_err(End::Write)
+}
+
+fn frame_size(pieces: &[Bytes]) -> usize {
+    pieces.iter().map(Bytes::len).sum()
+}
+
+fn report(serving: &Serving, peer: SocketAddr, end: &End) {
+    let closed = match end {
+        End::Peer => Closed::Peer,
+        End::Idle => Closed::Idle,
+        End::Stalled => Closed::Stalled,
+        End::Closing => Closed::Closing,
+        End::Frame(FrameError::Io(_)) | End::Write(_) => Closed::Broken,
+        End::Frame(_) => Closed::BadFrame,
+        End::Call(_) => Closed::BadRequest,
+    };
+    serving.counters.closed(closed);
+    let error: &dyn std::error::Error = match end {
+        End::Peer | End::Idle | End::Closing => return tracing::debug!(%peer, why = closed.name(), "connection closed"),
+        End::Stalled => {
+            return serving.complaints.log(|| tracing::warn!(%peer, "connection closed: the peer takes no answers"));
+        }
+        End::Frame(FrameError::Io(error)) | End::Write(error) => {
+            return tracing::debug!(%peer, error = error as &dyn std::error::Error, "connection lost");
+        }
+        End::Frame(error) => error,
+        End::Call(error) => error,
+    };
+    serving.complaints.log(|| tracing::warn!(%peer, error, "connection closed"));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context as Poller, Poll};
+
+    use forebay_env::simulated::{SimDisk, Trace, parts};
+
+    use super::*;
+
+    /// Takes at most so many bytes a call.
+    struct Narrow {
+        taken: Vec<u8>,
+        width: usize,
+        calls: usize,
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Poller<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Poller<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.calls += 1;
+            let mut room = self.width;
+            for slice in slices {
+                let n = room.min(slice.len());
+                self.taken.extend_from_slice(&slice[..n]);
+                room -= n;
+            }
+            Poll::Ready(Ok(self.width - room))
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Poller<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Poller<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn env() -> Env {
+        Env::new(parts(1, &SimDisk::new(1, Trace::default())))
+    }
+
+    async fn written(pieces: Vec<Bytes>, width: usize) -> (Result<(), End>, Narrow) {
+        let mut socket = Narrow { taken: Vec::new(), width, calls: 0 };
+        let sent = write_frame(&env(), &mut socket, pieces, Duration::from_secs(1)).await;
+        (sent, socket)
+    }
+
+    /// However little the socket takes at a time, and however many pieces there are, all bytes go out in order.
+    #[tokio::test]
+    async fn pieces_go_out_whole_and_in_order() {
+        let pieces: Vec<Bytes> = (0..200_u8).map(|n| Bytes::from(vec![n; usize::from(n % 7)])).collect();
+        let whole: Vec<u8> = pieces.iter().flatten().copied().collect();
+        for width in [1, 3, 50, 1_000_000] {
+            let (sent, socket) = written(pieces.clone(), width).await;
+            assert!(sent.is_ok() && socket.taken == whole, "{width} bytes at a time");
+        }
+        let (_, socket) = written(pieces, 1_000_000).await;
+        assert_eq!(socket.calls, 3, "171 pieces with something in them, 64 a call");
+    }
+
+    /// A socket that takes nothing is broken, not asked for ever.
+    #[tokio::test]
+    async fn a_socket_that_takes_nothing_is_broken() {
+        let (sent, _) = written(vec![Bytes::from_static(b"x")], 0).await;
+        assert!(matches!(sent, Err(End::Write(error)) if error.kind() == io::ErrorKind::WriteZero));
+    }
+
+    /// A peer that stops reading is let go once it has taken nothing for the idle time.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_let_go() {
+        let (mut near, _far) = tokio::io::duplex(10);
+        let sent = write_frame(&env(), &mut near, vec![Bytes::from(vec![1; 100])], Duration::from_mins(10)).await;
+        assert!(matches!(sent, Err(End::Stalled)));
+    }
+}

@@ -1,0 +1,336 @@
+//! What a broker is started with.
+//!
+//! Owns: the options, how they follow from a broker's configuration, and the rules about addresses that must hold before
+//! anything is touched (D20). Leaves to others: the configuration's keys (`api::config`), flags and files (`cli`).
+//!
+//! Invariants:
+//! 1. Options that pass [`BrokerOptions::check`] never send a client to a wildcard address.
+//! 2. Plaintext leaves the machine only where somebody asked for it by name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use forebay_api::HostPort;
+use forebay_api::config::{BrokerConfig, WalChoice};
+use forebay_log::LogConfig;
+use forebay_store::{BucketUrl, BucketUrlError, Store};
+use forebay_types::{BrokerId, ByteSize, OutOfRange};
+use forebay_wal::providers::object::ObjectConfig;
+
+/// The key that lets a plaintext listener be reached from other machines.
+const PLAINTEXT_PUBLIC_KEY: &str = "forebay.plaintext.public";
+
+/// Who may be able to reach the broker (D20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// `forebay dev`: this machine only.
+    Dev,
+    /// `forebay serve`: other machines too, where plaintext is allowed by its key.
+    Serve { plaintext_public: bool },
+}
+
+/// Where a listener is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    pub host: ListenHost,
+    /// 0 picks a free one.
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenHost {
+    /// This machine's loopback over IPv4 and IPv6, on one port.
+    Localhost,
+    Ip(IpAddr),
+}
+
+/// Where history is kept.
+#[derive(Clone)]
+pub enum BucketChoice {
+    /// A folder of the data folder.
+    Embedded,
+    Url(BucketUrl),
+    /// A store of the caller's, which outlives the broker: simulation and tests.
+    Provider(Arc<dyn Store>),
+}
+
+/// The write-ahead log of this broker (D3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSetup {
+    Disk(DiskWalLimits),
+    Object(ObjectConfig),
+}
+
+/// Room of a `disk` WAL. Batches stay in memory until they are in the bucket, so this bounds memory too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskWalLimits {
+    pub total: ByteSize,
+    pub segment: ByteSize,
+}
+
+impl Default for DiskWalLimits {
+    /// Four segments: one is written, two wait for their upload, one is free to go on with.
+    fn default() -> Self {
+        Self { total: ByteSize::mib(256), segment: ByteSize::mib(64) }
+    }
+}
+
+/// Everything a broker is started with.
+#[derive(Clone)]
+pub struct BrokerOptions {
+    pub broker: BrokerId,
+    /// Where Kafka clients connect.
+    pub kafka: ListenAddress,
+    /// Where health and metrics are served.
+    pub admin: ListenAddress,
+    /// What clients are told to connect to; the bound address where it is `None`.
+    pub advertised: Option<HostPort>,
+    pub exposure: Exposure,
+    /// The data folder.
+    pub data: PathBuf,
+    pub bucket: BucketChoice,
+    pub wal: WalSetup,
+    pub log: LogConfig,
+    pub config: Arc<BrokerConfig>,
+}
+
+/// Options that no broker starts with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    #[error("cannot listen on {address}: give an IP address of this machine, or localhost")]
+    Host { address: String },
+    #[error(
+        "{listener} on {address} would be reached from other machines, and forebay dev serves this one only: use a \
+         loopback address, or forebay serve"
+    )]
+    DevExposed { listener: &'static str, address: ListenAddress },
+    #[error(
+        "{listener} on {address} would be reached from other machines, and it is plaintext: use a loopback address, or \
+         set {PLAINTEXT_PUBLIC_KEY}=true if the network around it is trusted"
+    )]
+    PlaintextExposed { listener: &'static str, address: ListenAddress },
+    #[error(
+        "clients cannot be told to connect to {address}, which means every address of this machine: set what they are \
+         to use with advertised.listeners (--advertise HOST:PORT)"
+    )]
+    WildcardAdvertised { address: ListenAddress },
+    #[error("forebay.bucket: {0}")]
+    Bucket(#[from] BucketUrlError),
+    #[error("node.id: {0}")]
+    Broker(#[from] OutOfRange),
+}
+
+impl BrokerOptions {
+    /// The options that a configuration asks for.
+    ///
+    /// # Errors
+    /// A listener's host is a name other than localhost, or the bucket has no known form. The rules about who may reach
+    /// the broker are checked when it starts.
+    pub fn from_config(config: BrokerConfig, exposure: Exposure) -> Result<Self, OptionsError> {
+        let bucket = match config.bucket() {
+            Some(url) => BucketChoice::Url(url.parse()?),
+            None => BucketChoice::Embedded,
+        };
+        let shared = matches!(&bucket, BucketChoice::Url(BucketUrl::S3 { .. }));
+        let object = match config.wal() {
+            WalChoice::Disk => false,
+            WalChoice::Object => true,
+            // A laptop's broker acks at the speed of its disk, whatever bucket it is given (D3).
+            WalChoice::Auto => shared && exposure != Exposure::Dev,
+        };
+        Ok(Self {
+            broker: BrokerId::new(config.node_id())?,
+            kafka: ListenAddress::new(&config.listener())?,
+            admin: ListenAddress::new(&config.admin_listener())?,
+            advertised: config.advertised_listener(),
+            exposure,
+            data: PathBuf::from(config.data_folder()),
+            bucket,
+            wal: if object {
+                WalSetup::Object(ObjectConfig::default())
+            } else {
+                WalSetup::Disk(DiskWalLimits::default())
+            },
+            log: LogConfig::default(),
+            config: Arc::new(config),
+        })
+    }
+
+    /// Checks what can be told before anything is touched.
+    ///
+    /// # Errors
+    /// Names the address and what to set.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        for (listener, address) in [("Kafka", self.kafka), ("the admin listener", self.admin)] {
+            if address.is_loopback() {
+                continue;
+            }
+            match self.exposure {
+                Exposure::Dev => return Err(OptionsError::DevExposed { listener, address }),
+                Exposure::Serve { plaintext_public: false } => {
+                    return Err(OptionsError::PlaintextExposed { listener, address });
+                }
+                Exposure::Serve { plaintext_public: true } => {}
+            }
+        }
+        if self.kafka.is_wildcard() && self.advertised.is_none() {
+            return Err(OptionsError::WildcardAdvertised { address: self.kafka });
+        }
+        Ok(())
+    }
+
+    /// What clients are told to connect to, now that the port is known.
+    pub(crate) fn advertised(&self, port: u16) -> HostPort {
+        self.advertised.clone().unwrap_or_else(|| HostPort { host: self.kafka.host.to_string(), port })
+    }
+}
+
+impl Exposure {
+    /// What `forebay serve` may do under a configuration.
+    pub fn of_serve(config: &BrokerConfig) -> Self {
+        Self::Serve { plaintext_public: config.plaintext_public() }
+    }
+}
+
+impl ListenAddress {
+    /// # Errors
+    /// The host is a name other than localhost: which address it has would depend on the day.
+    pub fn new(address: &HostPort) -> Result<Self, OptionsError> {
+        let host = match address.host.parse::<IpAddr>() {
+            Ok(ip) => ListenHost::Ip(ip),
+            Err(_) if address.host.eq_ignore_ascii_case("localhost") => ListenHost::Localhost,
+            Err(_) => return Err(OptionsError::Host { address: address.to_string() }),
+        };
+        Ok(Self { host, port: address.port })
+    }
+
+    fn is_loopback(&self) -> bool {
+        match self.host {
+            ListenHost::Localhost => true,
+            ListenHost::Ip(ip) => ip.to_canonical().is_loopback(),
+        }
+    }
+
+    fn is_wildcard(&self) -> bool {
+        matches!(self.host, ListenHost::Ip(ip) if ip.to_canonical().is_unspecified())
+    }
+
+    /// The address to bind first, at `port`.
+    pub(crate) fn first(&self, port: u16) -> SocketAddr {
+        match self.host {
+            ListenHost::Localhost => (Ipv4Addr::LOCALHOST, port).into(),
+            ListenHost::Ip(ip) => (ip, port).into(),
+        }
+    }
+
+    /// The address to bind beside the first, on the port that it has got.
+    pub(crate) fn second(&self, port: u16) -> Option<SocketAddr> {
+        match self.host {
+            ListenHost::Localhost => Some((Ipv6Addr::LOCALHOST, port).into()),
+            ListenHost::Ip(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ListenHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Localhost => f.write_str("localhost"),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host {
+            ListenHost::Localhost => write!(f, "localhost:{}", self.port),
+            ListenHost::Ip(ip) => SocketAddr::new(ip, self.port).fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)], exposure: Exposure) -> Result<BrokerOptions, String> {
+        let map: BTreeMap<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let config = BrokerConfig::parse(&map).map_err(|error| error.to_string())?;
+        let options = BrokerOptions::from_config(config, exposure).map_err(|error| error.to_string())?;
+        options.check().map_err(|error| error.to_string()).map(|()| options)
+    }
+
+    const SERVE: Exposure = Exposure::Serve { plaintext_public: false };
+    const OPEN: Exposure = Exposure::Serve { plaintext_public: true };
+
+    /// The defaults are a broker for this machine, with its bucket in the data folder and its WAL on the disk.
+    #[test]
+    fn the_defaults_serve_this_machine() {
+        let options = options(&[], Exposure::Dev).expect("the defaults are fine");
+        assert_eq!(
+            (options.kafka.to_string(), options.admin.to_string()),
+            ("127.0.0.1:9092".into(), "127.0.0.1:9640".into())
+        );
+        assert_eq!(options.advertised(9092).to_string(), "127.0.0.1:9092");
+        assert!(matches!(options.bucket, BucketChoice::Embedded));
+        assert_eq!(options.wal, WalSetup::Disk(DiskWalLimits::default()));
+    }
+
+    /// The WAL follows the bucket where nobody says otherwise: `serve` on a shared one uses `object`, `dev` the disk.
+    #[test]
+    fn the_wal_follows_the_bucket() {
+        let kind = |pairs: &[(&str, &str)], exposure| match options(pairs, exposure).expect("legal").wal {
+            WalSetup::Disk(_) => "disk",
+            WalSetup::Object(_) => "object",
+        };
+        let (s3, file) = (("forebay.bucket", "s3://logs"), ("forebay.bucket", "file:///srv/x"));
+        assert_eq!(kind(&[s3], SERVE), "object");
+        assert_eq!(kind(&[s3], Exposure::Dev), "disk");
+        assert_eq!(kind(&[s3, ("forebay.wal", "disk")], SERVE), "disk");
+        assert_eq!(kind(&[file], SERVE), "disk");
+        assert_eq!(kind(&[("forebay.wal", "object")], Exposure::Dev), "object");
+    }
+
+    /// The key that the message names is the one that opens the listener.
+    #[test]
+    fn plaintext_is_opened_by_its_key() {
+        let keys = BTreeMap::from([(PLAINTEXT_PUBLIC_KEY.to_owned(), "true".to_owned())]);
+        let config = BrokerConfig::parse(&keys).expect("the key is in the table");
+        assert_eq!((Exposure::of_serve(&config), Exposure::of_serve(&BrokerConfig::default())), (OPEN, SERVE));
+    }
+
+    /// Every address that cannot be served is refused in words that say what to set.
+    #[test]
+    fn addresses_are_refused_with_what_to_set() {
+        let (every, other) = (("listeners", "PLAINTEXT://0.0.0.0:9092"), ("listeners", "PLAINTEXT://192.0.2.7:9092"));
+        let told = |pairs: &[(&str, &str)], exposure| options(pairs, exposure).err().unwrap_or_else(|| "fine".into());
+        assert_eq!(
+            told(&[other], Exposure::Dev),
+            "Kafka on 192.0.2.7:9092 would be reached from other machines, and forebay dev serves this one only: use a \
+             loopback address, or forebay serve"
+        );
+        assert_eq!(
+            told(&[other], SERVE),
+            "Kafka on 192.0.2.7:9092 would be reached from other machines, and it is plaintext: use a loopback address, \
+             or set forebay.plaintext.public=true if the network around it is trusted"
+        );
+        assert_eq!(told(&[other], OPEN), "fine");
+        assert_eq!(
+            told(&[every], OPEN),
+            "clients cannot be told to connect to 0.0.0.0:9092, which means every address of this machine: set what \
+             they are to use with advertised.listeners (--advertise HOST:PORT)"
+        );
+        assert_eq!(told(&[every, ("advertised.listeners", "PLAINTEXT://kafka.example:9092")], OPEN), "fine");
+        assert!(told(&[("forebay.admin.listener", "[::]:9640")], Exposure::Dev).starts_with("the admin listener on"));
+        assert_eq!(
+            told(&[("listeners", "PLAINTEXT://kafka.example:9092")], OPEN),
+            "cannot listen on kafka.example:9092: give an IP address of this machine, or localhost"
+        );
+        assert_eq!(told(&[("listeners", "PLAINTEXT://localhost:0")], Exposure::Dev), "fine");
+    }
+}

@@ -1,0 +1,8 @@
+//! A whole broker over loopback sockets, with our own client and with bytes that no client would send.
+
+mod connections;
+mod epochs;
+mod folder;
+mod restart;
+mod support;
+mod trash;
