@@ -8,6 +8,7 @@
 
 mod bench;
 mod clients;
+mod kill9;
 mod rigs;
 mod shell;
 mod sim;
@@ -18,7 +19,7 @@ mod workspace;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(about = "What a developer and CI run", bin_name = "cargo xtask")]
@@ -32,7 +33,8 @@ enum Task {
     /// Everything CI runs: `test`, then `clients`.
     Ci,
     /// Formatting, lints, the project's own rules, all tests, documentation links. Needs Rust and a C compiler only.
-    Test,
+    /// With `--long kill9`: many kill -9 of the broker under transactional load instead.
+    Test(TestOptions),
     /// The project's own rules: layers, sources, links, licences.
     Tidy,
     /// Real Kafka clients against the release binary. Fetches what it needs and says so.
@@ -41,6 +43,20 @@ enum Task {
     Sim(sim::Options),
     /// Side by side with Apache Kafka; prints, never fails for a figure.
     Bench(bench::Options),
+}
+
+#[derive(Args)]
+struct TestOptions {
+    /// A test that takes long.
+    #[arg(long, value_enum)]
+    long: Option<Long>,
+    #[command(flatten)]
+    kill9: kill9::Options,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Long {
+    Kill9,
 }
 
 fn main() -> ExitCode {
@@ -59,7 +75,8 @@ fn run(task: Task) -> Result<()> {
             test::run()?;
             clients::run(&clients::Options::default())
         }
-        Task::Test => test::run(),
+        Task::Test(TestOptions { long: None, .. }) => test::run(),
+        Task::Test(TestOptions { long: Some(Long::Kill9), kill9 }) => kill9::run(&kill9),
         Task::Tidy => tidy::run(),
         Task::Clients(options) => clients::run(&options),
         Task::Sim(options) => sim::run(&options),

@@ -205,7 +205,7 @@ impl ColdReader {
                 let chunk = self.chunk(layout, block.position).await?;
                 self.read_ahead(layout, block.position, ahead);
                 let payload = section.parse_cached(&chunk, layout, block)?;
-                if !taken.take(&payload, read)? {
+                if !taken.take(&payload, read) {
                     return Ok(());
                 }
             }
@@ -341,7 +341,7 @@ struct Taken {
 
 impl Taken {
     /// Takes from a block's batches what the read wants; false once it wants no more. One slice for the whole run.
-    fn take(&mut self, payload: &Bytes, read: ColdRead) -> Result<bool, ColdError> {
+    fn take(&mut self, payload: &Bytes, read: ColdRead) -> bool {
         let mut at = 0;
         let mut run: Option<(usize, usize)> = None;
         let mut more = true;
@@ -364,7 +364,7 @@ impl Taken {
             at += size;
         }
         self.batches.extend(run.map(|(start, end)| payload.slice(start..end)));
-        Ok(more && self.room > 0)
+        more && self.room > 0
     }
 }
 

@@ -517,9 +517,10 @@ impl Partition {
                 state.tail.from(offsets.log_start.max(start)).map(|batch| batch.bytes.clone()).collect();
             (offsets.log_start, start.min(end), end, tail)
         };
-        let mut best = match from < tail_start {
-            true => self.cold.search(self.source(), from, tail_start, wanted).await?,
-            false => None,
+        let mut best = if from < tail_start {
+            self.cold.search(self.source(), from, tail_start, wanted).await?
+        } else {
+            None
         };
         for batch in tail {
             if let (Wanted::AtOrAfter(_), Some(_)) = (wanted, best) {

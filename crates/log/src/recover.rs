@@ -183,7 +183,7 @@ impl Recovery {
         recovered.next_sequence = sequence.next();
         let head = object_head(self.cluster.clone(), self.life, sequence, self.env.now());
         let EncodedUpload { object, .. } =
-            self.env.blocking("encode-recovered", move || encode(head, gathered, &|_| None)).await;
+            self.env.blocking("encode-recovered", move || encode(head, &gathered, &|_| None)).await;
         let BrokerLife { broker, epoch } = self.life;
         let name = ObjectName::Data { broker, epoch, sequence }.to_string();
         let failed = |source| RecoverError::Upload { life, source };

@@ -358,7 +358,7 @@ impl Work {
             let snapshot_of = move |id| partitions.producer_snapshot(id);
             let head = object_head(cluster, life, sequence, env.now());
             let EncodedUpload { object, parts } =
-                env.blocking("encode-upload", move || encode(head, gathered, &snapshot_of)).await;
+                env.blocking("encode-upload", move || encode(head, &gathered, &snapshot_of)).await;
             env.fail_point(FailPoint::AckedNotUploaded);
             let name = name.to_string();
             create_object(&env, &*store, &name, Body::from(object.chunks)).await?;

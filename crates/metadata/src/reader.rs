@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use forebay_env::Env;
 use forebay_store::{Store, slate};
+use forebay_types::Timestamp;
 use slatedb::{DbReader, DbReaderMode};
 
 use crate::codec;
@@ -55,7 +56,7 @@ async fn open(env: &Env, store: Arc<dyn Store>) -> Result<Database<DbReader>, Da
     let reader = DbReader::builder(PATH, slate::adapter(env, store))
         .with_reader_mode(DbReaderMode::FollowLatest)
         .with_options(reader_settings())
-        .with_system_clock(clock(env))
+        .with_system_clock(clock(env, Timestamp::default()))
         .with_seed(env.random_u64())
         .with_db_cache_disabled()
         .build()

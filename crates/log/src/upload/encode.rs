@@ -68,7 +68,7 @@ pub(crate) fn object_head(
 /// Writes the object. `snapshot_of` names a partition's last producer snapshot.
 pub(crate) fn encode(
     head: ObjectHead,
-    gathered: Gathered,
+    gathered: &Gathered,
     snapshot_of: &dyn Fn(TopicPartition) -> Option<Arc<str>>,
 ) -> EncodedUpload {
     let mut writer = ObjectWriter::new(head);

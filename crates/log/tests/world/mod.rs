@@ -49,7 +49,7 @@ pub struct Life {
     pub env: Env,
     pub host: Host,
     pub metadata: Arc<dyn Metadata>,
-    pub life: BrokerLife,
+    pub owned_by: BrokerLife,
     pub owner: Owner,
     pub recovered: Recovered,
 }
@@ -116,7 +116,7 @@ impl World {
             config: self.config,
         })
         .await;
-        Life { env, host, metadata, life, owner, recovered }
+        Life { env, host, metadata, owned_by: life, owner, recovered }
     }
 
     /// Ends a life as a power cut does: its tasks stop where they are, and what was not synced is gone.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use forebay_env::Env;
 use forebay_store::{Store, slate};
-use forebay_types::ClusterId;
+use forebay_types::{ClusterId, Timestamp};
 use slatedb::Db;
 use tokio::sync::mpsc;
 
+use super::clock::last_tick;
 use super::database::{Database, DatabaseError};
 use super::settings::{PATH, clock, settings};
 use super::writer::Writer;
@@ -45,9 +46,26 @@ pub(super) async fn open(env: &Env, store: Arc<dyn Store>, cluster: Option<Clust
 }
 
 async fn database(env: &Env, store: &Arc<dyn Store>) -> Result<Database<Db>, DatabaseError> {
+    match database_at(env, store, Timestamp::default()).await {
+        Err(DatabaseError::Failed(refusal)) => match last_tick(&refusal.0) {
+            Some(tick) => {
+                tracing::warn!(%tick, now = %env.now(), "the wall clock is behind the metadata's last write");
+                database_at(env, store, tick).await
+            }
+            None => Err(DatabaseError::Failed(refusal)),
+        },
+        other => other,
+    }
+}
+
+async fn database_at(
+    env: &Env,
+    store: &Arc<dyn Store>,
+    last_write: Timestamp,
+) -> Result<Database<Db>, DatabaseError> {
     let db = Db::builder(PATH, slate::adapter(env, Arc::clone(store)))
         .with_settings(settings(store.can_replace()))
-        .with_system_clock(clock(env))
+        .with_system_clock(clock(env, last_write))
         .with_seed(env.random_u64())
         // The rows that are read again and again are in the tables.
         .with_db_cache_disabled()

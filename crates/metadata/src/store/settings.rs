@@ -9,6 +9,7 @@ use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, DbReaderOptions, GarbageCollectorDirectoryOptions,
     GarbageCollectorOptions, Settings,
 };
+use forebay_types::Timestamp;
 use slatedb_common::clock::SystemClock;
 
 use super::clock::EnvClock;
@@ -83,6 +84,7 @@ pub(crate) fn reader_settings() -> DbReaderOptions {
     DbReaderOptions { max_memtable_bytes: UNFLUSHED_SIZE_MAX as u64, ..DbReaderOptions::default() }
 }
 
-pub(crate) fn clock(env: &Env) -> Arc<dyn SystemClock> {
-    Arc::new(EnvClock::new(env))
+/// The wall's time or `last_write`'s, whichever is later, and on from there.
+pub(crate) fn clock(env: &Env, last_write: Timestamp) -> Arc<dyn SystemClock> {
+    Arc::new(EnvClock::at_least(env, last_write))
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_env::Env;
-use forebay_env::simulated::{SimDisk, Trace, parts};
+use forebay_env::Parts;
+use forebay_env::simulated::{SimClock, SimDisk, Trace, parts};
 use forebay_store::memory::MemoryStore;
 use forebay_store::{Bucket, Faulty, Prefix, Purpose, Store};
 use forebay_types::{Timestamp, TopicPartition};
@@ -146,6 +147,23 @@ async fn a_restart_gives_the_same_state() {
 }
 
 /// Extents come from rows and from uploads in memory as one list, from any offset, under any limit.
+/// A machine whose wall clock was set back by an hour opens all the same, and goes on.
+#[tokio::test(start_paused = true)]
+async fn a_clock_set_back_locks_nobody_out() {
+    let mut rig = Rig::new(9);
+    let host = rig.open().await;
+    let me = register(&host.metadata(), 1).await;
+    assert_eq!(me.epoch.get(), 1);
+    // Written to the database proper, where its last time is kept.
+    host.stop().await;
+    let clock = SimClock::default();
+    clock.jump(-3_600_000);
+    rig.env = Env::new(Parts { clock: Box::new(clock), ..parts(10, &SimDisk::new(10, Trace::default())) });
+    let host = rig.open().await;
+    assert_eq!(register(&host.metadata(), 2).await.epoch.get(), 2, "the second life of the same broker");
+    host.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lookup_joins_folded_and_unfolded_extents() {
     let rig = Rig::new(2);

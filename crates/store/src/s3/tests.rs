@@ -1,3 +1,5 @@
+//! The S3 provider against a small server in this process: the whole conformance suite, and what only HTTP can do wrong.
+
 use std::sync::Arc;
 
 use forebay_env::real;

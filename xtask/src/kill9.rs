@@ -1,0 +1,80 @@
+//! Many `kill -9` of the broker under transactional load: the demo again and again, its kills added up.
+//!
+//! Each run of the demo feeds the same departures through the exactly-once pipeline, kills broker and pipeline at the
+//! points of its seed, and proves that nothing was lost or doubled. Seeds count up from the first, so a failure names its own.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{shell, workspace};
+
+/// Kills in one run of the demo, of broker and pipeline together.
+const KILLS_PER_RUN: &str = "40";
+
+#[derive(Args)]
+pub struct Options {
+    /// How often the broker is killed at least.
+    #[arg(long, default_value_t = 200)]
+    rounds: u64,
+    /// The seed of the first run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The broker's write-ahead log: disk or object; both, one after the other, where it is not given.
+    #[arg(long)]
+    wal: Option<String>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    shell::say("build the demo");
+    shell::run(shell::cargo().args(["build", "--release", "--locked", "--package", "forebay-cli"]))?;
+    let kinds = options.wal.as_deref().map_or(vec!["disk", "object"], |kind| vec![kind]);
+    let (mut passed, mut failed) = (0, 0);
+    for kind in kinds {
+        match kill(options, kind) {
+            Ok(()) => passed += 1,
+            Err(error) => {
+                eprintln!("{kind}: {error:#}");
+                failed += 1;
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 { bail!("the proof failed") } else { Ok(()) }
+}
+
+fn kill(options: &Options, kind: &str) -> Result<()> {
+    let started = Instant::now();
+    let (mut brokers, mut pipelines, mut rows, mut seed) = (0, 0, 0, options.seed);
+    while brokers < options.rounds {
+        let report = demo(kind, seed)?;
+        let number = |at: &str| report.pointer(at).and_then(Value::as_u64).with_context(|| format!("the report has no {at}"));
+        let (lost, duplicated) = (number("/lost")?, number("/duplicated")?);
+        if lost > 0 || duplicated > 0 {
+            bail!("seed {seed}: lost {lost}, duplicated {duplicated}");
+        }
+        brokers += number("/killed/broker")?;
+        pipelines += number("/killed/pipeline")?;
+        rows += number("/rows")?;
+        println!("{kind} seed {seed}: {brokers} kills of the broker so far, {pipelines} of the pipeline");
+        seed += 1;
+    }
+    println!(
+        "{kind}: {brokers} kills of the broker and {pipelines} of the pipeline, seeds {} to {}, {rows} committed rows, \
+         lost 0, duplicated 0, {} s",
+        options.seed,
+        seed - 1,
+        started.elapsed().as_secs()
+    );
+    Ok(())
+}
+
+fn demo(kind: &str, seed: u64) -> Result<Value> {
+    let mut command = shell::command(workspace::target().join("release").join("forebay"));
+    let seed = seed.to_string();
+    command.args(["--format", "json", "demo", "--wal", kind, "--kills", KILLS_PER_RUN, "--seed", &seed]);
+    let printed = shell::output(&mut command)?;
+    serde_json::from_str(&printed).with_context(|| format!("read the demo's report: {printed}"))
+}
