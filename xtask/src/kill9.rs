@@ -42,7 +42,10 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     println!("{passed} passed, {failed} failed");
-    if failed > 0 { bail!("the proof failed") } else { Ok(()) }
+    if failed > 0 {
+        bail!("the proof failed");
+    }
+    Ok(())
 }
 
 fn kill(options: &Options, kind: &str) -> Result<()> {
@@ -50,7 +53,8 @@ fn kill(options: &Options, kind: &str) -> Result<()> {
     let (mut brokers, mut pipelines, mut rows, mut seed) = (0, 0, 0, options.seed);
     while brokers < options.rounds {
         let report = demo(kind, seed)?;
-        let number = |at: &str| report.pointer(at).and_then(Value::as_u64).with_context(|| format!("the report has no {at}"));
+        let number =
+            |at: &str| report.pointer(at).and_then(Value::as_u64).with_context(|| format!("the report has no {at}"));
         let (lost, duplicated) = (number("/lost")?, number("/duplicated")?);
         if lost > 0 || duplicated > 0 {
             bail!("seed {seed}: lost {lost}, duplicated {duplicated}");

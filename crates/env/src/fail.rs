@@ -1,4 +1,4 @@
-//! Named points at which a crash is interesting. The demo kills the broker there, the simulation crashes the node there.
+//! Named points at which a crash is interesting: the demo kills the broker at some, the simulation crashes it at all.
 
 use std::fmt;
 use std::str::FromStr;

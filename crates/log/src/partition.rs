@@ -412,8 +412,11 @@ impl Partition {
                 return Err(error.into());
             }
         };
-        // A transaction that is aborted by now was open or aborted then: what lay below the last stable offset has not changed.
-        let aborted = aborted_in(&self.lock_open()?.producers, request, &batches);
+        // A transaction that is aborted by now was open or aborted then: what lay below the last stable offset has not
+        // changed. Unless the log start has passed the offset meanwhile: then aborted transactions were forgotten with it.
+        let mut state = self.lock_open()?;
+        self.check_range(&mut state, request)?;
+        let aborted = aborted_in(&state.producers, request, &batches);
         Ok(ReadBatches { offsets, batches, aborted })
     }
 
@@ -517,11 +520,8 @@ impl Partition {
                 state.tail.from(offsets.log_start.max(start)).map(|batch| batch.bytes.clone()).collect();
             (offsets.log_start, start.min(end), end, tail)
         };
-        let mut best = if from < tail_start {
-            self.cold.search(self.source(), from, tail_start, wanted).await?
-        } else {
-            None
-        };
+        let mut best =
+            if from < tail_start { self.cold.search(self.source(), from, tail_start, wanted).await? } else { None };
         for batch in tail {
             if let (Wanted::AtOrAfter(_), Some(_)) = (wanted, best) {
                 break;

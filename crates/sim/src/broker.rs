@@ -40,7 +40,11 @@ pub(crate) async fn serve(env: Env, bucket: SimBucket, plan: Plan) -> turmoil::R
 
 fn options(bucket: &SimBucket, plan: &Plan) -> BrokerOptions {
     let port = |port| ListenAddress { host: ListenHost::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port };
-    let set = [("group.initial.rebalance.delay.ms", "100"), ("offsets.topic.num.partitions", "2"), ("transaction.state.log.num.partitions", "2")];
+    let set = [
+        ("group.initial.rebalance.delay.ms", "100"),
+        ("offsets.topic.num.partitions", "2"),
+        ("transaction.state.log.num.partitions", "2"),
+    ];
     let set: BTreeMap<String, String> = set.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
     let config = BrokerConfig::parse(&set).expect("known keys");
     let exposure = Exposure::Serve { plaintext_public: true };

@@ -40,7 +40,7 @@ impl Traced {
     /// A host that is frozen asks nothing any more.
     async fn gate(&self) {
         if self.power.is_frozen() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The promises that are checked at the end of a run, against what the clients wrote down.
 //!
-//! Each check has a planted bug that it finds (`tests/planted.rs`); a check that cannot go red is none.
+//! `tests/planted.rs` plants bugs and shows which checks they turn red.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,8 @@ fn transactions_are_whole(seen: &Seen, audit: &Audit, violations: &mut Vec<Viola
             Ended::Unknown => visible == 0 || visible == sent,
         };
         if !whole {
-            let what = format!("{visible} of {sent} records of transaction {transaction} are visible, it ended {ended:?}");
+            let what =
+                format!("{visible} of {sent} records of transaction {transaction} are visible, it ended {ended:?}");
             violations.push(Violation { check: "transactions are whole or not there", what });
         }
     }

@@ -123,7 +123,13 @@ impl Network for SimNetwork {
         let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
         let socket = turmoil::net::TcpListener::bind(any).await?;
         let local = socket.local_addr()?;
-        Ok(Box::new(SimListener { host: self.host, power: self.power.clone(), socket, local, trace: self.trace.clone() }))
+        Ok(Box::new(SimListener {
+            host: self.host,
+            power: self.power.clone(),
+            socket,
+            local,
+            trace: self.trace.clone(),
+        }))
     }
 
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {

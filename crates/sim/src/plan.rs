@@ -86,11 +86,11 @@ const LASTS: Duration = Duration::from_secs(20);
 
 impl Plan {
     pub fn of_seed(seed: u64) -> Self {
-        let random = SimRandom::new(seed ^ 0x5ee_d0f_c4a05);
+        let random = SimRandom::new(seed ^ 0x05ee_d0fc_4a05);
         let wal = if random.below(2) == 0 { WalKind::Disk } else { WalKind::Object };
         let mut events = Vec::new();
         let mut at = Duration::from_millis(1_500);
-        while at < LASTS - Duration::from_secs(2) {
+        while at + Duration::from_secs(2) < LASTS {
             events.push((at, event(&random, wal)));
             at += Duration::from_millis(500 + random.below(4_000));
         }

@@ -155,8 +155,12 @@ async fn verify(
             match verified {
                 Ok(()) => Ok(Some(guard)),
                 Err(error) => {
-                    partition.verification_failed(id, guard);
-                    let code = errors::verification(errors::coordinator::verify(error));
+                    let code = errors::coordinator::verify(error);
+                    // Another request may hold the same guard: only a definite no takes it away.
+                    if !code.is_retriable() {
+                        partition.verification_failed(id, guard);
+                    }
+                    let code = errors::verification(code);
                     Err(ProduceRefusal { message: Some(error.to_string()), ..ProduceRefusal::code(code) })
                 }
             }

@@ -153,6 +153,10 @@ async fn write_one(
         }
         let Some(topic) = shared.metadata.topics().by_name(&partition.topic) else { return Ok(()) };
         let index = partition.partition;
+        // Created again with fewer partitions: the one that the transaction wrote to went with the topic before.
+        if topic.partition(index).is_none() {
+            return Ok(());
+        }
         let written = if partition.topic == *internal::name(CoordinatorKind::Group) {
             // The group machine must see its markers in the order of its log.
             let inputs = host.upgrade().ok_or(Ended)?.group_inputs(index);

@@ -30,7 +30,26 @@ impl From<DatabaseError> for OpenError {
 }
 
 pub(super) async fn open(env: &Env, store: Arc<dyn Store>, cluster: Option<ClusterId>) -> Result<Host, OpenError> {
-    let database = database(env, &store).await?;
+    match open_at(env, Arc::clone(&store), cluster.clone(), Timestamp::default()).await {
+        Err(OpenError::Database(refusal)) => match last_tick(&refusal) {
+            Some(tick) => {
+                tracing::warn!(%tick, now = %env.now(), "the wall clock is behind the metadata's last write");
+                open_at(env, store, cluster, tick).await
+            }
+            None => Err(OpenError::Database(refusal)),
+        },
+        other => other,
+    }
+}
+
+/// Opens with a clock that is not behind `last_write`.
+async fn open_at(
+    env: &Env,
+    store: Arc<dyn Store>,
+    cluster: Option<ClusterId>,
+    last_write: Timestamp,
+) -> Result<Host, OpenError> {
+    let database = database(env, &store, last_write).await?;
     let mut tables = load(&database).await?;
     let rows = begin_term(env, &database, &mut tables, cluster).await?;
     let begun = tables.cluster().expect("a term has begun").clone();
@@ -45,24 +64,7 @@ pub(super) async fn open(env: &Env, store: Arc<dyn Store>, cluster: Option<Clust
     Ok(Host { metadata, writer })
 }
 
-async fn database(env: &Env, store: &Arc<dyn Store>) -> Result<Database<Db>, DatabaseError> {
-    match database_at(env, store, Timestamp::default()).await {
-        Err(DatabaseError::Failed(refusal)) => match last_tick(&refusal.0) {
-            Some(tick) => {
-                tracing::warn!(%tick, now = %env.now(), "the wall clock is behind the metadata's last write");
-                database_at(env, store, tick).await
-            }
-            None => Err(DatabaseError::Failed(refusal)),
-        },
-        other => other,
-    }
-}
-
-async fn database_at(
-    env: &Env,
-    store: &Arc<dyn Store>,
-    last_write: Timestamp,
-) -> Result<Database<Db>, DatabaseError> {
+async fn database(env: &Env, store: &Arc<dyn Store>, last_write: Timestamp) -> Result<Database<Db>, DatabaseError> {
     let db = Db::builder(PATH, slate::adapter(env, Arc::clone(store)))
         .with_settings(settings(store.can_replace()))
         .with_system_clock(clock(env, last_write))

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use forebay_env::Env;
 use forebay_format::ObjectName;
+use forebay_types::Timestamp;
 use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, DbReaderOptions, GarbageCollectorDirectoryOptions,
     GarbageCollectorOptions, Settings,
 };
-use forebay_types::Timestamp;
 use slatedb_common::clock::SystemClock;
 
 use super::clock::EnvClock;

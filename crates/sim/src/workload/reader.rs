@@ -9,8 +9,9 @@ use forebay_wire::ErrorCode;
 use super::{PARTITIONS, Worker, partition, place};
 use crate::history::{History, Place};
 
-/// Follows all partitions of a topic from their start.
-pub async fn reader(worker: Worker, topic: &str, isolation: Isolation) {
+/// Follows all partitions of a topic from their start. What it is given counts as committed where `committed` says so,
+/// which is a lie where a bug is planted.
+pub async fn reader(worker: Worker, topic: &str, isolation: Isolation, committed: bool) {
     let topic = worker.topic(topic).await;
     while !worker.is_over() {
         let mut consumer = consumer(&worker, &topic, isolation);
@@ -26,7 +27,7 @@ pub async fn reader(worker: Worker, topic: &str, isolation: Isolation) {
                 }
             };
             for one in fetched {
-                note(&worker.history, &one, isolation, &mut last);
+                note(&worker.history, &one, committed, &mut last);
             }
         }
         worker.pause(100).await;
@@ -41,7 +42,7 @@ fn consumer(worker: &Worker, topic: &TopicName, isolation: Isolation) -> Consume
     consumer
 }
 
-fn note(history: &History, fetched: &Fetched, isolation: Isolation, last: &mut BTreeMap<Place, Offset>) {
+fn note(history: &History, fetched: &Fetched, committed: bool, last: &mut BTreeMap<Place, Offset>) {
     let place = place(&fetched.partition);
     for record in &fetched.records {
         if let Some(before) = last.insert(place.clone(), record.offset).filter(|before| *before >= record.offset) {
@@ -50,7 +51,7 @@ fn note(history: &History, fetched: &Fetched, isolation: Isolation, last: &mut B
         }
         let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
         history.read(&place, record.offset, &value);
-        if isolation == Isolation::ReadCommitted {
+        if committed {
             history.with(|seen| seen.committed.insert(value));
         }
     }
@@ -102,7 +103,7 @@ async fn read_to_end(
             continue;
         };
         for one in fetched {
-            note(&worker.history, &one, isolation, &mut last);
+            note(&worker.history, &one, isolation == Isolation::ReadCommitted, &mut last);
             for record in one.records {
                 let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
                 into.entry(value).or_default().push((place(partition), record.offset));

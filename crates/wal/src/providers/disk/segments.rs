@@ -19,6 +19,8 @@ pub(super) struct Segments {
     next_segment: u64,
     next_slot: u64,
     may_grow: bool,
+    /// The highest block that was ever trimmed.
+    trimmed: Option<WalSequence>,
 }
 
 struct Current {
@@ -59,6 +61,7 @@ impl Segments {
             next_segment: 0,
             next_slot,
             may_grow: true,
+            trimmed: None,
         }
     }
 
@@ -90,6 +93,10 @@ impl Segments {
         assert!(size <= self.segment_bytes - SECTOR_SIZE as u64, "a block of {size} bytes fits a segment");
         if let Some(current) = self.current.take_if(|c| c.position + size > c.file.size) {
             self.full.push_back((current.last, current.file));
+            // Its last block may have been trimmed while it was still being written to; no later trim would tell.
+            if let Some(through) = self.trimmed {
+                self.free_through(through);
+            }
         }
         let mut opens = false;
         if self.current.is_none() {
@@ -120,6 +127,11 @@ impl Segments {
     /// Frees the segments whose blocks all lie at or below `through`.
     pub fn trim(&mut self, through: WalSequence) {
         self.may_grow = true;
+        self.trimmed = self.trimmed.max(Some(through));
+        self.free_through(through);
+    }
+
+    fn free_through(&mut self, through: WalSequence) {
         while let Some((_, file)) = self.full.pop_front_if(|(last, _)| *last <= through) {
             self.free.push(file);
         }
