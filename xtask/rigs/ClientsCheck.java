@@ -396,9 +396,12 @@ public class ClientsCheck {
                             && one.state() == TransactionState.ONGOING);
             same(listed, true);
             producer.commitTransaction();
+            // A commit answers once it is decided; its markers, and then the end, come right behind.
+            do {
+                described = admin.describeTransactions(List.of("java-open")).all().get().get("java-open");
+            } while (described.state() == TransactionState.PREPARE_COMMIT);
             state = admin.describeProducers(List.of(tp)).partitionResult(tp).get().activeProducers().get(0);
             same(state.currentTransactionStartOffset().isPresent(), false);
-            described = admin.describeTransactions(List.of("java-open")).all().get().get("java-open");
             same(described.state(), TransactionState.COMPLETE_COMMIT);
         }
     }
