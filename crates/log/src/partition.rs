@@ -165,10 +165,7 @@ struct State {
     /// Of the last append; nothing above it is in the WAL.
     position: WalPosition,
     tail: Tail,
-    /// As of the log end.
     producers: Producers,
-    /// As of the committed end: what a producer snapshot holds.
-    committed_producers: Producers,
     producer_snapshot: Option<Arc<str>>,
     waiters: Waiters,
     ended: bool,
@@ -185,7 +182,6 @@ impl Partition {
         cold: Arc<ColdReader>,
     ) -> Self {
         assert!(log_start <= end, "a partition opens at or above its log start");
-        let committed_producers = producers.clone();
         let state = State {
             log_start,
             committed_end: end,
@@ -194,7 +190,6 @@ impl Partition {
             position: WalPosition::START,
             tail: Tail::new(end),
             producers,
-            committed_producers,
             producer_snapshot,
             waiters: Waiters::default(),
             ended: false,
@@ -334,12 +329,12 @@ impl Partition {
     }
 
     /// An upload that holds a range of this log was committed.
-    pub(crate) fn committed(&self, range: OffsetRange, changes: &[ProducerChange], aborted: &[AbortedTxn]) {
+    pub(crate) fn committed(&self, range: OffsetRange, changes: &[ProducerChange]) {
         let mut state = self.state.lock();
         assert_eq!(range.start(), state.committed_end, "uploads are committed in offset order");
         assert!(range.end() <= state.high_watermark, "only what is durable is uploaded");
         state.committed_end = range.end();
-        state.committed_producers.absorb(changes, aborted);
+        state.producers.commit(changes);
     }
 
     /// Lets go of batches below `end` that are in the bucket; says how many bytes that freed.
@@ -472,20 +467,17 @@ impl Partition {
         state.log_start = state.log_start.max(to);
         let log_start = state.log_start;
         state.producers.forget_below(log_start);
-        state.committed_producers.forget_below(log_start);
     }
 
     /// Forgets producers that have been silent for longer than `expiration_ms`.
     pub fn expire_producers(&self, now: Timestamp, expiration_ms: i64) {
-        let mut state = self.state.lock();
-        state.producers.expire(now, expiration_ms);
-        state.committed_producers.expire(now, expiration_ms);
+        self.state.lock().producers.expire(now, expiration_ms);
     }
 
     /// Producer state at the committed end, which is given with it.
     pub(crate) fn snapshot_producers(&self) -> (Offset, PartitionProducers) {
         let state = self.state.lock();
-        (state.committed_end, state.committed_producers.snapshot())
+        (state.committed_end, state.producers.snapshot(state.committed_end))
     }
 
     pub(crate) fn producer_snapshot(&self) -> Option<Arc<str>> {

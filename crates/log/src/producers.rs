@@ -5,17 +5,21 @@
 //! (`format`), what a transaction is allowed to contain (the transaction coordinator).
 //!
 //! The state here runs ahead of what is durable: it is as of the log end offset (D1). Two things are looked at from the
-//! high watermark instead, because readers see them: the last stable offset and the aborted list.
+//! high watermark instead, because readers see them: the last stable offset and the aborted list. And what a snapshot
+//! holds is as of the committed end: for producers that have appended since, that older state is kept beside the newest.
 //!
 //! Invariants:
 //! 1. A producer has at most one open transaction in a partition, and it begins at or above the log start it had then.
 //! 2. The last stable offset never goes back: a transaction leaves `ended` only when its marker is below the high watermark.
 //! 3. Nothing of a producer with an open transaction expires.
 //! 4. A first transactional batch is appended only with a guard that no marker has come past (KIP-890 part 1).
+//! 5. A producer stands in `committed` from an append until that is committed: so what is kept twice is bounded by what
+//!    the WAL has room for, not by how many producers there are.
 //!
 //! Sources: Kafka's `ProducerAppendInfo`, `ProducerStateManager`, `VerificationStateEntry`; KIP-98, KIP-360, KIP-890.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use forebay_format::{
     AbortedTxn, BatchMeta, BatchProducer, BatchSummary, MarkerKind, PartitionProducers, PrepareRef, ProducerChange,
@@ -74,9 +78,12 @@ pub struct ProducerDescription {
     pub open_txn: Option<Offset>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Producers {
+    /// As of the log end.
     states: BTreeMap<ProducerId, ProducerState>,
+    /// As of the committed end, for producers that have appended since; `None` for one that was not known then.
+    committed: BTreeMap<ProducerId, Option<ProducerState>>,
     /// Open transactions by their first offset.
     open: BTreeMap<Offset, ProducerId>,
     /// Transactions whose marker is appended but not below the high watermark: first offset to marker offset.
@@ -97,7 +104,7 @@ impl Producers {
         Self { states, open, aborted, ..Self::default() }
     }
 
-    /// Moves past a range of the log as its footer tells it.
+    /// Moves past a range of the log as its footer tells it, before anything is appended.
     pub fn absorb(&mut self, changes: &[ProducerChange], aborted: &[AbortedTxn]) {
         for change in changes {
             let state = self.states.entry(change.producer).or_insert_with(|| ProducerState::new(change.epoch));
@@ -200,6 +207,9 @@ impl Producers {
     /// Moves past a batch that was just given its offsets; gives the transaction that it aborts, if it does.
     pub fn append(&mut self, batch: &BatchSummary) -> Option<AbortedTxn> {
         let producer = batch.producer.as_ref()?;
+        if let Entry::Vacant(committed) = self.committed.entry(producer.id) {
+            committed.insert(self.states.get(&producer.id).cloned());
+        }
         let state = self.states.entry(producer.id).or_insert_with(|| ProducerState::new(producer.epoch));
         let open_before = state.open_txn;
         state.apply_batch(batch, producer);
@@ -219,6 +229,23 @@ impl Producers {
             self.aborted.push(aborted);
             aborted
         })
+    }
+
+    /// A range of what was appended here was committed to the bucket, with these changes.
+    ///
+    /// # Panics
+    /// On a change by a producer that has appended nothing: then the log would open with another state than it has.
+    pub fn commit(&mut self, changes: &[ProducerChange]) {
+        for change in changes {
+            let Entry::Occupied(mut committed) = self.committed.entry(change.producer) else {
+                panic!("producer {} has appended nothing that could be committed", change.producer)
+            };
+            let behind = committed.get_mut().get_or_insert_with(|| ProducerState::new(change.epoch));
+            behind.apply(change);
+            if self.states.get(&change.producer) == Some(behind) {
+                committed.remove();
+            }
+        }
     }
 
     /// The last stable offset at this high watermark: below it every transaction has ended, visibly.
@@ -245,8 +272,12 @@ impl Producers {
 
     /// Forgets producers that have been silent for `expiration_ms`.
     pub fn expire(&mut self, now: Timestamp, expiration_ms: i64) {
-        self.states
-            .retain(|_, state| state.open_txn.is_some() || now.millis_since(state.last_timestamp) < expiration_ms);
+        let committed = &self.committed;
+        self.states.retain(|id, state| {
+            // What is not committed yet is heard of anew when it is.
+            let is_busy = state.open_txn.is_some() || committed.contains_key(id);
+            is_busy || now.millis_since(state.last_timestamp) < expiration_ms
+        });
     }
 
     pub fn describe(&self) -> Vec<ProducerDescription> {
@@ -261,10 +292,16 @@ impl Producers {
         self.states.iter().map(describe).collect()
     }
 
-    /// Everything that [`Producers::restore`] takes.
-    pub fn snapshot(&self) -> PartitionProducers {
-        let producers = self.states.iter().map(|(id, state)| (*id, state.clone())).collect();
-        PartitionProducers { producers, aborted: self.aborted.clone() }
+    /// Everything that [`Producers::restore`] takes, as of the committed end, which is given.
+    pub fn snapshot(&self, committed_end: Offset) -> PartitionProducers {
+        // Whoever is not known at the log end any more was not heard of since before the committed end.
+        let committed = |(id, state)| match self.committed.get(id) {
+            None => Some((*id, ProducerState::clone(state))),
+            Some(behind) => behind.clone().map(|behind| (*id, behind)),
+        };
+        let producers = self.states.iter().filter_map(committed).collect();
+        let aborted = self.aborted.iter().filter(|txn| txn.last_offset < committed_end).copied().collect();
+        PartitionProducers { producers, aborted }
     }
 }
 
@@ -451,20 +488,30 @@ mod tests {
         for cut in 0..=batches.len() {
             let mut live = Producers::default();
             let mut read = Producers::default();
-            for part in [&batches[..cut], &batches[cut..]] {
-                let aborted: Vec<_> = part.iter().filter_map(|batch| live.append(batch)).collect();
-                read.absorb(&fold_changes(part), &aborted);
+            let parts = [&batches[..cut], &batches[cut..]];
+            let aborted = parts.map(|part| part.iter().filter_map(|batch| live.append(batch)).collect::<Vec<_>>());
+            assert_eq!(live.snapshot(offset(0)), PartitionProducers::default(), "cut at {cut}: nothing is committed");
+            for (part, aborted) in parts.iter().zip(&aborted) {
+                read.absorb(&fold_changes(*part), aborted);
+                live.commit(&fold_changes(*part));
+                let end = part.last().map_or(offset(0), |batch| batch.last_offset.next());
+                assert_eq!(live.snapshot(end), read.snapshot(end), "cut at {cut}, up to {end}");
             }
-            assert_eq!(live.snapshot(), read.snapshot(), "cut at {cut}");
             assert_eq!(read.last_stable_offset(offset(6)), offset(4), "cut at {cut}");
+            assert!(live.committed.is_empty(), "cut at {cut}: what is committed is kept once");
         }
     }
 
     #[test]
     fn silence_expires_a_producer_but_never_an_open_transaction() {
         let mut producers = Producers::default();
-        producers.append(&batch(0, producer(1, 0, 0, 0), true));
-        producers.append(&batch(1, producer(2, 0, 0, 0), false));
+        let batches = [batch(0, producer(1, 0, 0, 0), true), batch(1, producer(2, 0, 0, 0), false)];
+        for batch in &batches {
+            producers.append(batch);
+        }
+        producers.expire(Timestamp::from_millis(10_000), 1_000);
+        assert_eq!(producers.states.len(), 2, "what is not committed yet stays");
+        producers.commit(&fold_changes(&batches));
         producers.expire(Timestamp::from_millis(10_000), 1_000);
         assert_eq!(producers.states.keys().copied().collect::<Vec<_>>(), [id(1)]);
         assert_eq!(producers.states[&id(1)].batches.as_slice().len(), 1);

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_env::{Env, FailPoint, Instant, Task};
-use forebay_format::{AbortedTxn, ObjectName, ProducerChange};
+use forebay_format::{ObjectName, ProducerChange};
 use forebay_metadata::command::CommitUpload;
 use forebay_metadata::{BrokerLife, Command, Metadata, SubmitError};
 use forebay_store::{Body, CreateError, Key, Store, create_exact};
@@ -214,7 +214,6 @@ pub(crate) struct UploadedRange {
     pub range: OffsetRange,
     pub bytes: usize,
     pub changes: Vec<ProducerChange>,
-    pub aborted: Vec<AbortedTxn>,
 }
 
 /// The running uploader. Dropping it stops it where it is, which loses nothing.
@@ -385,7 +384,7 @@ impl Work {
         self.parts.env.fail_point(FailPoint::CommittedNotTrimmed);
         for part in &parts {
             if let Ok(partition) = self.partitions.get(part.partition) {
-                partition.committed(part.range, &part.changes, &part.aborted);
+                partition.committed(part.range, &part.changes);
                 if !part.changes.is_empty() {
                     self.touched.insert(part.partition);
                 }

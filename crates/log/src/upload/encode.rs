@@ -99,6 +99,5 @@ fn uploaded_range(partition: TopicPartition, entries: &[WalEntry]) -> UploadedRa
         range,
         bytes: entries.iter().map(|entry| entry.records.len()).sum(),
         changes: fold_changes(summaries.collect::<Vec<&BatchSummary>>()),
-        aborted: entries.iter().filter_map(|entry| entry.aborted).collect(),
     }
 }
