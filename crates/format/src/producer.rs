@@ -107,7 +107,7 @@ pub struct ProducerState {
     pub marker: Option<MarkerSummary>,
     /// Coordinator epoch of the last marker, as Kafka's `ProducerStateEntry` keeps it. `None` before the first marker.
     pub coordinator_epoch: Option<i32>,
-    /// Max timestamp of the producer's last batch, markers included: expiry counts from it.
+    /// Max timestamp of the producer's last batch, markers included: shown to whoever asks, and nothing counts by it.
     pub last_timestamp: Timestamp,
 }
 

@@ -21,7 +21,7 @@ use forebay_wal::Wal;
 use futures::StreamExt;
 
 use crate::cold::{ColdError, ColdReader, Source};
-use crate::partition::{Partition, PartitionHead};
+use crate::partition::{Partition, PartitionHead, PartitionParts};
 use crate::producers::Producers;
 
 /// Partitions whose state is read at once: as many GETs are in flight, and as many states in memory.
@@ -108,8 +108,8 @@ impl Opener {
             epoch_start: opened.epoch_start,
             epochs: opened.epochs,
         };
-        let (wal, cold) = (self.wal.clone(), Arc::clone(&self.cold));
-        Some(Partition::open(head, opened.log_start, opened.committed_end, producers, snapshot, wal, cold))
+        let parts = PartitionParts { env: self.env.clone(), wal: self.wal.clone(), cold: Arc::clone(&self.cold) };
+        Some(Partition::open(head, opened.log_start, opened.committed_end, producers, snapshot, parts))
     }
 
     /// The state at the committed end: the snapshot's, moved past every footer since.
@@ -121,11 +121,12 @@ impl Opener {
         let (mut producers, at) = match &opened.producer_snapshot {
             Some(snapshot) => {
                 let state = read_snapshot(&*self.store, snapshot, opened.partition, opened.log).await?;
-                (Producers::restore(state), snapshot.at)
+                (Producers::restore(state, self.env.monotonic()), snapshot.at)
             }
             None => (Producers::default(), Offset::ZERO),
         };
-        let absorb = |section: &Section| producers.absorb(&section.changes, &section.aborted);
+        let now = self.env.monotonic();
+        let absorb = |section: &Section| producers.absorb(&section.changes, &section.aborted, now);
         self.cold.for_each_section(source, at, opened.committed_end, absorb).await?;
         producers.forget_below(opened.log_start);
         Ok(producers)

@@ -22,8 +22,10 @@
 //! Sources: Kafka's `UnifiedLog`; D1, D8, D9; semantics 1–3, 10–12, 15–19 of Kafka's wire behaviour.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_env::Env;
 use forebay_format::{
     AbortedTxn, BatchProducer, BatchSummary, MarkerKind, MarkerSummary, PartitionProducers, PrepareRef, ProducerChange,
     WalEntry,
@@ -149,10 +151,17 @@ pub struct PartitionHead {
     pub epochs: Vec<EpochStart>,
 }
 
+/// What all partitions of a broker epoch work with.
+#[derive(Clone)]
+pub(crate) struct PartitionParts {
+    pub env: Env,
+    pub wal: Wal,
+    pub cold: Arc<ColdReader>,
+}
+
 pub struct Partition {
     head: PartitionHead,
-    wal: Wal,
-    cold: Arc<ColdReader>,
+    parts: PartitionParts,
     pattern: ReadPattern,
     state: Mutex<State>,
 }
@@ -178,8 +187,7 @@ impl Partition {
         end: Offset,
         producers: Producers,
         producer_snapshot: Option<Arc<str>>,
-        wal: Wal,
-        cold: Arc<ColdReader>,
+        parts: PartitionParts,
     ) -> Self {
         assert!(log_start <= end, "a partition opens at or above its log start");
         let state = State {
@@ -194,7 +202,7 @@ impl Partition {
             waiters: Waiters::default(),
             ended: false,
         };
-        Self { head, wal, cold, pattern: ReadPattern::default(), state: Mutex::new(state) }
+        Self { head, parts, pattern: ReadPattern::default(), state: Mutex::new(state) }
     }
 
     pub fn id(&self) -> TopicPartition {
@@ -304,7 +312,7 @@ impl Partition {
             transactional: header.is_transactional(),
             marker,
         };
-        let aborted = state.producers.append(&summary);
+        let aborted = state.producers.append(&summary, self.parts.env.monotonic());
         state.tail.push(TailBatch { base_offset, last_offset, bytes: records.clone() });
         state.log_end = last_offset.next();
         let entry = WalEntry {
@@ -316,7 +324,7 @@ impl Partition {
             aborted,
             records,
         };
-        state.position = self.wal.append(admission, entry);
+        state.position = self.parts.wal.append(admission, entry);
         Ok(Appended { base_offset, log_append_time, position: state.position, duplicate: false })
     }
 
@@ -399,7 +407,7 @@ impl Partition {
         };
         let read =
             ColdRead { from: request.from, end, bytes_max: request.bytes_max, at_least_one: request.at_least_one };
-        let batches = match self.cold.read(self.source(), read, &self.pattern).await {
+        let batches = match self.parts.cold.read(self.source(), read, &self.pattern).await {
             Ok(batches) => batches,
             Err(error) => {
                 // The log start may have passed the offset while its object was looked for.
@@ -449,7 +457,7 @@ impl Partition {
 
     /// Whether a producer's transactional batch needs the coordinator's word first (KIP-890).
     pub fn verification(&self, id: ProducerId, epoch: ProducerEpoch) -> Result<Verification, LogError> {
-        Ok(self.lock_open()?.producers.verification(id, epoch))
+        Ok(self.lock_open()?.producers.verification(id, epoch, self.parts.env.monotonic()))
     }
 
     /// The coordinator said no.
@@ -469,9 +477,9 @@ impl Partition {
         state.producers.forget_below(log_start);
     }
 
-    /// Forgets producers that have been silent for longer than `expiration_ms`.
-    pub fn expire_producers(&self, now: Timestamp, expiration_ms: i64) {
-        self.state.lock().producers.expire(now, expiration_ms);
+    /// Forgets producers that have appended nothing here for so long.
+    pub fn expire_producers(&self, period: Duration) {
+        self.state.lock().producers.expire(self.parts.env.monotonic(), period);
     }
 
     /// Producer state at the committed end, which is given with it.
@@ -512,8 +520,11 @@ impl Partition {
                 state.tail.from(offsets.log_start.max(start)).map(|batch| batch.bytes.clone()).collect();
             (offsets.log_start, start.min(end), end, tail)
         };
-        let mut best =
-            if from < tail_start { self.cold.search(self.source(), from, tail_start, wanted).await? } else { None };
+        let mut best = if from < tail_start {
+            self.parts.cold.search(self.source(), from, tail_start, wanted).await?
+        } else {
+            None
+        };
         for batch in tail {
             if let (Wanted::AtOrAfter(_), Some(_)) = (wanted, best) {
                 break;

@@ -11,7 +11,9 @@
 //! Invariants:
 //! 1. A producer has at most one open transaction in a partition, and it begins at or above the log start it had then.
 //! 2. The last stable offset never goes back: a transaction leaves `ended` only when its marker is below the high watermark.
-//! 3. Nothing of a producer with an open transaction expires.
+//! 3. A producer expires by its silence, on a clock of this process that never goes back: the times in its records say
+//!    when something happened, not when it was sent, and a backfill sends what is years old. One with an open transaction
+//!    does not expire. Whoever takes over gives everybody a full period (D10), so nothing of it needs to be stored.
 //! 4. A first transactional batch is appended only with a guard that no marker has come past (KIP-890 part 1).
 //! 5. A producer stands in `committed` from an append until that is committed: so what is kept twice is bounded by what
 //!    the WAL has room for, not by how many producers there are.
@@ -20,7 +22,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::time::Duration;
 
+use forebay_env::Instant;
 use forebay_format::{
     AbortedTxn, BatchMeta, BatchProducer, BatchSummary, MarkerKind, PartitionProducers, PrepareRef, ProducerChange,
     ProducerState,
@@ -57,6 +61,13 @@ pub(crate) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerificationGuard(u64);
 
+/// A guard that was given out.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    guard: VerificationGuard,
+    at: Instant,
+}
+
 /// Whether a transactional batch needs the coordinator's word first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
@@ -78,10 +89,18 @@ pub struct ProducerDescription {
     pub open_txn: Option<Offset>,
 }
 
+/// A producer as of the log end.
+#[derive(Debug)]
+struct Known {
+    state: ProducerState,
+    /// When a batch or a marker of it was last appended here, or could have been for the first time.
+    heard: Instant,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
     /// As of the log end.
-    states: BTreeMap<ProducerId, ProducerState>,
+    states: BTreeMap<ProducerId, Known>,
     /// As of the committed end, for producers that have appended since; `None` for one that was not known then.
     committed: BTreeMap<ProducerId, Option<ProducerState>>,
     /// Open transactions by their first offset.
@@ -91,23 +110,23 @@ pub(crate) struct Producers {
     /// Aborted transactions by the offset of their marker.
     aborted: Vec<AbortedTxn>,
     /// Guards given out and not yet used or taken away.
-    verifying: BTreeMap<ProducerId, VerificationGuard>,
+    verifying: BTreeMap<ProducerId, Given>,
     guards_given: u64,
 }
 
 impl Producers {
     /// Takes over the state as of an offset: from a snapshot, or from footers through [`Producers::absorb`].
-    pub fn restore(snapshot: PartitionProducers) -> Self {
-        let states: BTreeMap<_, _> = snapshot.producers.into_iter().collect();
-        let aborted = snapshot.aborted;
-        let open = states.iter().filter_map(|(id, state)| state.open_txn.map(|first| (first, *id))).collect();
+    pub fn restore(snapshot: PartitionProducers, now: Instant) -> Self {
+        let PartitionProducers { producers, aborted } = snapshot;
+        let open = producers.iter().filter_map(|(id, state)| state.open_txn.map(|first| (first, *id))).collect();
+        let states = producers.into_iter().map(|(id, state)| (id, Known { state, heard: now })).collect();
         Self { states, open, aborted, ..Self::default() }
     }
 
     /// Moves past a range of the log as its footer tells it, before anything is appended.
-    pub fn absorb(&mut self, changes: &[ProducerChange], aborted: &[AbortedTxn]) {
+    pub fn absorb(&mut self, changes: &[ProducerChange], aborted: &[AbortedTxn], now: Instant) {
         for change in changes {
-            let state = self.states.entry(change.producer).or_insert_with(|| ProducerState::new(change.epoch));
+            let state = &mut known(&mut self.states, change.producer, change.epoch, now).state;
             if let Some(first) = state.open_txn {
                 self.open.remove(&first);
             }
@@ -130,7 +149,7 @@ impl Producers {
         guard: Option<VerificationGuard>,
     ) -> Result<Verdict, ProducerError> {
         let id = producer.id;
-        if let Some(state) = self.states.get(&id) {
+        if let Some(state) = self.state(id) {
             if producer.epoch < state.epoch {
                 return Err(ProducerError::InvalidEpoch { id, epoch: producer.epoch, current: state.epoch });
             }
@@ -144,34 +163,39 @@ impl Producers {
                 return Err(ProducerError::NotTransactional { id });
             }
         }
-        let verified =
-            self.is_open(id, producer.epoch) || guard.is_some_and(|guard| self.verifying.get(&id) == Some(&guard));
+        let given = self.verifying.get(&id).map(|given| given.guard);
+        let verified = self.is_open(id, producer.epoch) || (guard.is_some() && guard == given);
         if transactional && !verified {
             return Err(ProducerError::NotVerified { id });
         }
         Ok(Verdict::Append)
     }
 
+    fn state(&self, id: ProducerId) -> Option<&ProducerState> {
+        self.states.get(&id).map(|known| &known.state)
+    }
+
     fn is_open(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
-        self.states.get(&id).is_some_and(|state| state.open_txn.is_some() && state.epoch == epoch)
+        self.state(id).is_some_and(|state| state.open_txn.is_some() && state.epoch == epoch)
     }
 
     /// Asks whether a transactional batch of this producer needs the coordinator's word.
-    pub fn verification(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Verification {
+    pub fn verification(&mut self, id: ProducerId, epoch: ProducerEpoch, now: Instant) -> Verification {
         if self.is_open(id, epoch) {
             return Verification::Done;
         }
         // The same guard for all who ask meanwhile: they ask about the same transaction.
         let guards_given = &mut self.guards_given;
-        Verification::Needed(*self.verifying.entry(id).or_insert_with(|| {
+        let given = self.verifying.entry(id).or_insert_with(|| {
             *guards_given += 1;
-            VerificationGuard(*guards_given)
-        }))
+            Given { guard: VerificationGuard(*guards_given), at: now }
+        });
+        Verification::Needed(given.guard)
     }
 
     /// Forgets a guard whose question was answered with no.
     pub fn verification_failed(&mut self, id: ProducerId, guard: VerificationGuard) {
-        if self.verifying.get(&id) == Some(&guard) {
+        if self.verifying.get(&id).is_some_and(|given| given.guard == guard) {
             self.verifying.remove(&id);
         }
     }
@@ -187,7 +211,7 @@ impl Producers {
         coordinator_epoch: i32,
         prepare: Option<PrepareRef>,
     ) -> Result<MarkerVerdict, ProducerError> {
-        let Some(state) = self.states.get(&id) else { return Ok(MarkerVerdict::Append) };
+        let Some(state) = self.state(id) else { return Ok(MarkerVerdict::Append) };
         // Asked first: a repeated request is "done" whatever has happened to the producer since (D14).
         let highest = state.marker.and_then(|marker| marker.prepare);
         if prepare.is_some_and(|prepare| !prepare.is_after(highest)) {
@@ -205,15 +229,16 @@ impl Producers {
     }
 
     /// Moves past a batch that was just given its offsets; gives the transaction that it aborts, if it does.
-    pub fn append(&mut self, batch: &BatchSummary) -> Option<AbortedTxn> {
+    pub fn append(&mut self, batch: &BatchSummary, now: Instant) -> Option<AbortedTxn> {
         let producer = batch.producer.as_ref()?;
         if let Entry::Vacant(committed) = self.committed.entry(producer.id) {
-            committed.insert(self.states.get(&producer.id).cloned());
+            committed.insert(self.states.get(&producer.id).map(|known| known.state.clone()));
         }
-        let state = self.states.entry(producer.id).or_insert_with(|| ProducerState::new(producer.epoch));
-        let open_before = state.open_txn;
-        state.apply_batch(batch, producer);
-        if let (None, Some(first)) = (open_before, state.open_txn) {
+        let known = known(&mut self.states, producer.id, producer.epoch, now);
+        known.heard = now;
+        let open_before = known.state.open_txn;
+        known.state.apply_batch(batch, producer);
+        if let (None, Some(first)) = (open_before, known.state.open_txn) {
             self.open.insert(first, producer.id);
         }
         if batch.transactional {
@@ -242,7 +267,7 @@ impl Producers {
             };
             let behind = committed.get_mut().get_or_insert_with(|| ProducerState::new(change.epoch));
             behind.apply(change);
-            if self.states.get(&change.producer) == Some(behind) {
+            if self.states.get(&change.producer).is_some_and(|known| known.state == *behind) {
                 committed.remove();
             }
         }
@@ -270,18 +295,19 @@ impl Producers {
         self.aborted.retain(|txn| txn.last_offset >= log_start);
     }
 
-    /// Forgets producers that have been silent for `expiration_ms`.
-    pub fn expire(&mut self, now: Timestamp, expiration_ms: i64) {
+    /// Forgets producers that have been silent for `period`, and guards that nobody has come back with for as long.
+    pub fn expire(&mut self, now: Instant, period: Duration) {
         let committed = &self.committed;
-        self.states.retain(|id, state| {
-            // What is not committed yet is heard of anew when it is.
-            let is_busy = state.open_txn.is_some() || committed.contains_key(id);
-            is_busy || now.millis_since(state.last_timestamp) < expiration_ms
+        self.states.retain(|id, known| {
+            // A snapshot must find whoever the next commit is about.
+            let is_busy = known.state.open_txn.is_some() || committed.contains_key(id);
+            is_busy || now.duration_since(known.heard) < period
         });
+        self.verifying.retain(|_, given| now.duration_since(given.at) < period);
     }
 
     pub fn describe(&self) -> Vec<ProducerDescription> {
-        let describe = |(id, state): (&ProducerId, &ProducerState)| ProducerDescription {
+        let describe = |(id, Known { state, .. }): (&ProducerId, &Known)| ProducerDescription {
             id: *id,
             epoch: state.epoch,
             last_sequence: state.batches.last().map_or(-1, |batch| batch.last_sequence),
@@ -294,9 +320,8 @@ impl Producers {
 
     /// Everything that [`Producers::restore`] takes, as of the committed end, which is given.
     pub fn snapshot(&self, committed_end: Offset) -> PartitionProducers {
-        // Whoever is not known at the log end any more was not heard of since before the committed end.
-        let committed = |(id, state)| match self.committed.get(id) {
-            None => Some((*id, ProducerState::clone(state))),
+        let committed = |(id, known): (&ProducerId, &Known)| match self.committed.get(id) {
+            None => Some((*id, known.state.clone())),
             Some(behind) => behind.clone().map(|behind| (*id, behind)),
         };
         let producers = self.states.iter().filter_map(committed).collect();
@@ -313,6 +338,11 @@ pub(crate) enum MarkerVerdict {
     Done,
 }
 
+/// The producer, begun where it is new.
+fn known(states: &mut BTreeMap<ProducerId, Known>, id: ProducerId, epoch: ProducerEpoch, now: Instant) -> &mut Known {
+    states.entry(id).or_insert_with(|| Known { state: ProducerState::new(epoch), heard: now })
+}
+
 fn check_sequence(state: &ProducerState, producer: &BatchProducer) -> Result<(), ProducerError> {
     let BatchProducer { id, epoch, base_sequence: sequence, .. } = *producer;
     if epoch != state.epoch {
@@ -325,7 +355,9 @@ fn check_sequence(state: &ProducerState, producer: &BatchProducer) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use forebay_format::{BatchWindow, MarkerSummary, NO_SEQUENCE, fold_changes};
+    use forebay_env::Env;
+    use forebay_env::simulated::{SimDisk, Trace, parts};
+    use forebay_format::{MarkerSummary, NO_SEQUENCE, fold_changes};
 
     use super::*;
 
@@ -365,6 +397,21 @@ mod tests {
         }
     }
 
+    impl Producers {
+        /// Appends when the time does not matter.
+        fn take(&mut self, batch: &BatchSummary) -> Option<AbortedTxn> {
+            self.append(batch, start())
+        }
+
+        fn ask(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Verification {
+            self.verification(id, epoch, start())
+        }
+    }
+
+    fn start() -> Instant {
+        Env::new(parts(7, &SimDisk::new(7, Trace::default()))).monotonic()
+    }
+
     fn prepared(at: i64) -> PrepareRef {
         PrepareRef { txn_leader_epoch: forebay_types::LeaderEpoch::ZERO, prepare_offset: offset(at) }
     }
@@ -372,9 +419,9 @@ mod tests {
     /// Sequences 0–9, then batches of one from 10 to 14 at offsets 10 to 14: the window holds the last five.
     fn after_six_batches() -> Producers {
         let mut producers = Producers::default();
-        producers.append(&batch(0, producer(1, 0, 0, 9), false));
+        producers.take(&batch(0, producer(1, 0, 0, 9), false));
         for n in 10..15 {
-            producers.append(&batch(
+            producers.take(&batch(
                 n,
                 producer(1, 0, i32::try_from(n).expect("small"), i32::try_from(n).expect("small")),
                 false,
@@ -411,14 +458,14 @@ mod tests {
             Err(ProducerError::NewEpochSequence { sequence: 5, .. })
         ));
         let mut bumped = after_six_batches();
-        bumped.append(&batch(15, producer(1, 1, 0, 0), false));
+        bumped.take(&batch(15, producer(1, 1, 0, 0), false));
         assert!(matches!(bumped.check(&producer(1, 0, 15, 15), false, None), Err(ProducerError::InvalidEpoch { .. })));
     }
 
     #[test]
     fn the_sequence_wraps_to_zero() {
         let mut producers = Producers::default();
-        producers.append(&batch(0, producer(1, 0, i32::MAX, i32::MAX), false));
+        producers.take(&batch(0, producer(1, 0, i32::MAX, i32::MAX), false));
         assert_eq!(producers.check(&producer(1, 0, 0, 4), false, None), Ok(Verdict::Append));
     }
 
@@ -427,28 +474,28 @@ mod tests {
         let mut producers = Producers::default();
         let first = producer(1, 0, 0, 0);
         assert_eq!(producers.check(&first, true, None), Err(ProducerError::NotVerified { id: id(1) }));
-        let Verification::Needed(guard) = producers.verification(id(1), epoch(0)) else { panic!("not yet open") };
+        let Verification::Needed(guard) = producers.ask(id(1), epoch(0)) else { panic!("not yet open") };
         assert_eq!(producers.check(&first, true, Some(guard)), Ok(Verdict::Append));
         // The transaction ends before the batch comes: its marker takes the guard away.
-        producers.append(&marker(0, 1, 0, MarkerKind::Abort, 5));
+        producers.take(&marker(0, 1, 0, MarkerKind::Abort, 5));
         assert_eq!(producers.check(&first, true, Some(guard)), Err(ProducerError::NotVerified { id: id(1) }));
         // With a new guard it may come, and the batches after it need none.
-        let Verification::Needed(guard) = producers.verification(id(1), epoch(0)) else { panic!("closed again") };
+        let Verification::Needed(guard) = producers.ask(id(1), epoch(0)) else { panic!("closed again") };
         assert_eq!(producers.check(&first, true, Some(guard)), Ok(Verdict::Append));
-        producers.append(&batch(1, first, true));
+        producers.take(&batch(1, first, true));
         assert_eq!(producers.check(&producer(1, 0, 1, 1), true, None), Ok(Verdict::Append));
-        assert_eq!(producers.verification(id(1), epoch(0)), Verification::Done);
+        assert_eq!(producers.ask(id(1), epoch(0)), Verification::Done);
     }
 
     #[test]
     fn the_stable_offset_waits_for_a_durable_marker() {
         let mut producers = Producers::default();
-        producers.append(&batch(0, producer(9, 0, 0, 4), false));
-        let Verification::Needed(_) = producers.verification(id(1), epoch(0)) else { panic!("not yet open") };
-        producers.append(&batch(5, producer(1, 0, 0, 0), true));
-        producers.append(&batch(6, producer(9, 0, 5, 5), false));
+        producers.take(&batch(0, producer(9, 0, 0, 4), false));
+        let Verification::Needed(_) = producers.ask(id(1), epoch(0)) else { panic!("not yet open") };
+        producers.take(&batch(5, producer(1, 0, 0, 0), true));
+        producers.take(&batch(6, producer(9, 0, 5, 5), false));
         assert_eq!(producers.last_stable_offset(offset(7)), offset(5));
-        let aborted = producers.append(&marker(7, 1, 0, MarkerKind::Abort, 5));
+        let aborted = producers.take(&marker(7, 1, 0, MarkerKind::Abort, 5));
         let expected = AbortedTxn { producer: id(1), first_offset: offset(5), last_offset: offset(7) };
         assert_eq!(aborted, Some(expected));
         assert_eq!(producers.last_stable_offset(offset(7)), offset(5), "the marker is not durable yet");
@@ -463,11 +510,11 @@ mod tests {
     #[test]
     fn a_marker_is_done_once_and_never_by_an_older_coordinator() {
         let mut producers = Producers::default();
-        producers.append(&batch(0, producer(1, 3, 0, 0), true));
+        producers.take(&batch(0, producer(1, 3, 0, 0), true));
         let ask =
             |producers: &Producers, at, prepare| producers.check_marker(id(1), epoch(at), 0, Some(prepared(prepare)));
         assert_eq!(ask(&producers, 3, 5), Ok(MarkerVerdict::Append));
-        producers.append(&marker(1, 1, 3, MarkerKind::Commit, 5));
+        producers.take(&marker(1, 1, 3, MarkerKind::Commit, 5));
         assert_eq!(ask(&producers, 3, 5), Ok(MarkerVerdict::Done), "asked again after a lost answer");
         assert_eq!(ask(&producers, 3, 4), Ok(MarkerVerdict::Done), "an older transaction's, delayed");
         assert_eq!(ask(&producers, 3, 6), Ok(MarkerVerdict::Append));
@@ -489,10 +536,10 @@ mod tests {
             let mut live = Producers::default();
             let mut read = Producers::default();
             let parts = [&batches[..cut], &batches[cut..]];
-            let aborted = parts.map(|part| part.iter().filter_map(|batch| live.append(batch)).collect::<Vec<_>>());
+            let aborted = parts.map(|part| part.iter().filter_map(|batch| live.take(batch)).collect::<Vec<_>>());
             assert_eq!(live.snapshot(offset(0)), PartitionProducers::default(), "cut at {cut}: nothing is committed");
             for (part, aborted) in parts.iter().zip(&aborted) {
-                read.absorb(&fold_changes(*part), aborted);
+                read.absorb(&fold_changes(*part), aborted, start());
                 live.commit(&fold_changes(*part));
                 let end = part.last().map_or(offset(0), |batch| batch.last_offset.next());
                 assert_eq!(live.snapshot(end), read.snapshot(end), "cut at {cut}, up to {end}");
@@ -503,18 +550,51 @@ mod tests {
     }
 
     #[test]
-    fn silence_expires_a_producer_but_never_an_open_transaction() {
+    fn silence_expires_a_producer_whatever_its_records_say_but_never_an_open_transaction() {
+        let start = start();
+        let second = |n| start + Duration::from_secs(n);
         let mut producers = Producers::default();
-        let batches = [batch(0, producer(1, 0, 0, 0), true), batch(1, producer(2, 0, 0, 0), false)];
-        for batch in &batches {
-            producers.append(batch);
+        // Their records are all of January 1970.
+        let batches = [
+            batch(0, producer(1, 0, 0, 0), true),
+            batch(1, producer(2, 0, 0, 0), false),
+            batch(2, producer(3, 0, 0, 0), false),
+        ];
+        for (n, batch) in (0..).zip(&batches) {
+            producers.append(batch, second(n));
         }
-        producers.expire(Timestamp::from_millis(10_000), 1_000);
-        assert_eq!(producers.states.len(), 2, "what is not committed yet stays");
+        let known = |producers: &Producers| producers.states.keys().map(|id| id.get()).collect::<Vec<_>>();
+        producers.expire(second(100), Duration::from_secs(10));
+        assert_eq!(known(&producers), [1, 2, 3], "what is not committed yet stays");
         producers.commit(&fold_changes(&batches));
-        producers.expire(Timestamp::from_millis(10_000), 1_000);
-        assert_eq!(producers.states.keys().copied().collect::<Vec<_>>(), [id(1)]);
-        assert_eq!(producers.states[&id(1)].batches.as_slice().len(), 1);
-        assert_ne!(producers.states[&id(1)].batches, BatchWindow::default());
+        producers.expire(second(10), Duration::from_secs(10));
+        assert_eq!(known(&producers), [1, 2, 3], "the silence of each counts from its own last batch");
+        producers.expire(second(11), Duration::from_secs(10));
+        assert_eq!(known(&producers), [1, 3]);
+        producers.expire(second(12), Duration::from_secs(10));
+        assert_eq!(known(&producers), [1]);
+        assert_eq!(producers.states[&id(1)].state.batches.as_slice().len(), 1);
+
+        let mut restored = Producers::restore(producers.snapshot(offset(3)), second(200));
+        restored.append(&marker(3, 1, 0, MarkerKind::Commit, 5), second(205));
+        restored.commit(&fold_changes(&[marker(3, 1, 0, MarkerKind::Commit, 5)]));
+        restored.expire(second(214), Duration::from_secs(10));
+        assert_eq!(known(&restored), [1], "a marker is heard of too");
+        restored.expire(second(215), Duration::from_secs(10));
+        assert_eq!(known(&restored), [0_i64; 0]);
+    }
+
+    #[test]
+    fn a_guard_that_nobody_comes_back_with_is_forgotten() {
+        let start = start();
+        let mut producers = Producers::default();
+        let Verification::Needed(guard) = producers.verification(id(1), epoch(0), start) else {
+            panic!("not yet open")
+        };
+        let first = producer(1, 0, 0, 0);
+        producers.expire(start + Duration::from_secs(9), Duration::from_secs(10));
+        assert_eq!(producers.check(&first, true, Some(guard)), Ok(Verdict::Append));
+        producers.expire(start + Duration::from_secs(10), Duration::from_secs(10));
+        assert_eq!(producers.check(&first, true, Some(guard)), Err(ProducerError::NotVerified { id: id(1) }));
     }
 }

@@ -3,6 +3,8 @@
 
 mod world;
 
+use std::time::Duration;
+
 use forebay_format::{MarkerKind, PrepareRef};
 use forebay_log::{Isolation, LogError, ProducerError, prepared_marker};
 use forebay_metadata::Command;
@@ -117,6 +119,38 @@ async fn duplicates_are_known_after_a_crash() {
             assert!(matches!(gap, Err(LogError::Producer(ProducerError::OutOfOrderSequence { .. }))), "{gap:?}");
             assert_eq!(partition.offsets().expect("open").high_watermark, end, "nothing was appended");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_producer_of_old_records_keeps_its_window_while_it_is_at_work_and_a_period_beyond() {
+    const SECOND: Duration = Duration::from_secs(1);
+    const NEARLY: Duration = Duration::from_secs(599);
+    const PERIOD: Duration = Duration::from_mins(10);
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let life = world.start().await;
+        let topic = life.create_topic("departures", 1).await;
+        let partition = life.partition(topic);
+        // The records say 1970.
+        let first = || batch(Some((9, 0, 0)), false, &["old"]);
+        life.produce(&partition, first()).await.expect("taken");
+        life.env.sleep(PERIOD / 2).await;
+        partition.expire_producers(PERIOD);
+        let again = life.produce(&partition, first()).await.expect("recognised");
+        assert!(again.duplicate, "{kind:?}: it was heard of half a period ago");
+        drop(partition);
+
+        world.crash(life).await;
+        let life = world.start().await;
+        let partition = life.partition(topic);
+        life.env.sleep(NEARLY).await;
+        partition.expire_producers(PERIOD);
+        assert!(life.produce(&partition, first()).await.expect("recognised").duplicate, "{kind:?}: a full period anew");
+        life.env.sleep(SECOND).await;
+        partition.expire_producers(PERIOD);
+        assert_eq!(partition.describe_producers().expect("open"), [], "{kind:?}: a retry is not an append");
+        assert!(!life.produce(&partition, first()).await.expect("taken").duplicate, "{kind:?}: nobody knows it");
     }
 }
 

@@ -20,7 +20,6 @@ use forebay_log::Partitions;
 use forebay_metadata::service::ErrorKind;
 use forebay_metadata::{BrokerLife, Metadata};
 use forebay_store::Store;
-use forebay_types::Timestamp;
 
 use crate::clocks::agreed_time;
 use crate::collect::{Collect, Collected};
@@ -145,7 +144,7 @@ impl Upkeep {
     pub async fn run_once(&mut self) -> Result<Round, UpkeepError> {
         let parts = &self.parts;
         let Some(now) = agreed_time(&parts.env, &*parts.store).await? else { return Ok(Round::default()) };
-        expire_producers(parts, now);
+        expire_producers(parts);
         let retired = self.retention.run(parts, now).await?;
         let released = self.release.run(parts, now).await?;
         let purged = self.trash.run(parts, now).await?;
@@ -170,10 +169,11 @@ impl Upkeep {
 }
 
 /// Expires by silence, never by retention (D8).
-fn expire_producers(parts: &UpkeepParts, now: Timestamp) {
+fn expire_producers(parts: &UpkeepParts) {
+    let period = Duration::from_millis(u64::try_from(parts.config.producer_expiration_ms).unwrap_or(0));
     for topic in parts.partitions.all() {
         for partition in topic.partitions() {
-            partition.expire_producers(now, parts.config.producer_expiration_ms);
+            partition.expire_producers(period);
         }
     }
 }
