@@ -21,7 +21,7 @@ use forebay_wal::Wal;
 use futures::StreamExt;
 
 use crate::cold::{ColdError, ColdReader, Source};
-use crate::partition::{Partition, PartitionHead, PartitionParts};
+use crate::partition::{Partition, PartitionHead, PartitionParts, ProducerSnapshot};
 use crate::producers::Producers;
 
 /// Partitions whose state is read at once: as many GETs are in flight, and as many states in memory.
@@ -100,7 +100,8 @@ impl Opener {
             }
             self.env.sleep(RETRY_WAIT).await;
         };
-        let snapshot = opened.producer_snapshot.as_ref().map(|snapshot| Arc::from(snapshot.object.as_str()));
+        let snapshot = opened.producer_snapshot.as_ref();
+        let snapshot = snapshot.map(|s| ProducerSnapshot { object: Arc::from(s.object.as_str()), at: s.at });
         let head = PartitionHead {
             partition: opened.partition,
             log: opened.log,
@@ -112,7 +113,7 @@ impl Opener {
         Some(Partition::open(head, opened.log_start, opened.committed_end, producers, snapshot, parts))
     }
 
-    /// The state at the committed end: the snapshot's, moved past every footer since.
+    /// The state at the committed end: the snapshot's, moved past every footer since, of records below the log start too.
     async fn producers(&self, opened: &Opened) -> Result<Producers, ColdError> {
         if self.forget_producers {
             return Ok(Producers::default());

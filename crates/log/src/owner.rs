@@ -70,11 +70,12 @@ impl Owner {
     /// Starts the WAL and opens all partitions.
     pub async fn start(parts: OwnerParts) -> Self {
         let OwnerParts { env, store, metadata, cluster, life, provider, next_sequence, topic_defaults, config } = parts;
-        let partitions = Partitions::new(env.clone(), topic_defaults);
+        let snapshots = Snapshots::new(env.clone(), Arc::clone(&store), Arc::clone(&metadata), cluster.clone(), life);
+        let snapshots = Arc::new(snapshots);
+        let partitions = Partitions::new(env.clone(), topic_defaults, Arc::clone(&snapshots));
         let wal = Wal::start(&env, provider, Arc::clone(&partitions) as _, config.wal);
         let cold = ColdReader::new(env.clone(), Arc::clone(&store), Arc::clone(&metadata), config.cache_budget);
         let warm = Arc::new(Warm::new(config.warm_budget));
-        let snapshots = Snapshots::new(env.clone(), Arc::clone(&store), Arc::clone(&metadata), cluster.clone(), life);
         let upload = UploadParts {
             env: env.clone(),
             store: Arc::clone(&store),

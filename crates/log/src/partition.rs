@@ -166,6 +166,13 @@ pub struct Partition {
     state: Mutex<State>,
 }
 
+/// The full producer state that the partition is opened from, and the offset that it stands at.
+#[derive(Clone, Debug)]
+pub(crate) struct ProducerSnapshot {
+    pub object: Arc<str>,
+    pub at: Offset,
+}
+
 struct State {
     log_start: Offset,
     committed_end: Offset,
@@ -175,7 +182,7 @@ struct State {
     position: WalPosition,
     tail: Tail,
     producers: Producers,
-    producer_snapshot: Option<Arc<str>>,
+    producer_snapshot: Option<ProducerSnapshot>,
     waiters: Waiters,
     ended: bool,
 }
@@ -186,7 +193,7 @@ impl Partition {
         log_start: Offset,
         end: Offset,
         producers: Producers,
-        producer_snapshot: Option<Arc<str>>,
+        producer_snapshot: Option<ProducerSnapshot>,
         parts: PartitionParts,
     ) -> Self {
         assert!(log_start <= end, "a partition opens at or above its log start");
@@ -489,11 +496,16 @@ impl Partition {
     }
 
     pub(crate) fn producer_snapshot(&self) -> Option<Arc<str>> {
-        self.state.lock().producer_snapshot.clone()
+        self.state.lock().producer_snapshot.as_ref().map(|snapshot| Arc::clone(&snapshot.object))
     }
 
-    pub(crate) fn set_producer_snapshot(&self, name: Arc<str>) {
-        self.state.lock().producer_snapshot = Some(name);
+    pub(crate) fn set_producer_snapshot(&self, object: Arc<str>, at: Offset) {
+        self.state.lock().producer_snapshot = Some(ProducerSnapshot { object, at });
+    }
+
+    /// From where on footers are read when the partition is opened: where its last producer snapshot stands.
+    pub fn opens_from(&self) -> Offset {
+        self.state.lock().producer_snapshot.as_ref().map_or(Offset::ZERO, |snapshot| snapshot.at)
     }
 
     /// The first record whose time is `timestamp` or later, below what this isolation may see.

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::open::Opener;
 use crate::partition::Partition;
+use crate::snapshot::Snapshots;
 use crate::upload::Pending;
 
 /// Why a partition cannot be asked.
@@ -75,16 +76,17 @@ pub struct Partitions {
     topic_defaults: BTreeMap<String, String>,
     topics: RwLock<Topics>,
     pending: Arc<Pending>,
+    snapshots: Arc<Snapshots>,
     /// What the metadata had said when it was last followed.
     followed: watch::Sender<CommitNumber>,
     follower: OnceLock<Task<()>>,
 }
 
 impl Partitions {
-    pub(crate) fn new(env: Env, topic_defaults: BTreeMap<String, String>) -> Arc<Self> {
+    pub(crate) fn new(env: Env, topic_defaults: BTreeMap<String, String>, snapshots: Arc<Snapshots>) -> Arc<Self> {
         let followed = watch::Sender::new(CommitNumber::ZERO);
         let (topics, pending) = (RwLock::default(), Arc::default());
-        Arc::new(Self { env, topic_defaults, topics, pending, followed, follower: OnceLock::new() })
+        Arc::new(Self { env, topic_defaults, topics, pending, snapshots, followed, follower: OnceLock::new() })
     }
 
     /// The live topic of that name, open here.
@@ -143,6 +145,12 @@ impl Partitions {
 
     pub(crate) fn pending(&self) -> Arc<Pending> {
         Arc::clone(&self.pending)
+    }
+
+    /// Snapshots the producers of these partitions at their committed ends, so that nothing below is needed to open them.
+    /// Returns once it was tried: where it failed, [`Partition::opens_from`] is what it was.
+    pub async fn snapshot_producers(&self, wanted: BTreeSet<TopicPartition>) {
+        self.snapshots.take(self, wanted).await;
     }
 
     pub(crate) fn producer_snapshot(&self, id: TopicPartition) -> Option<Arc<str>> {

@@ -1,4 +1,7 @@
-//! Full producer state, packed for many partitions in one object, so that opening a partition reads few footers (D8).
+//! Full producer state, packed for many partitions in one object, so that opening a partition reads few footers (D8), and
+//! so that footers below a log start may go: until a snapshot stands above them they are needed to open.
+//!
+//! Taken by the uploader now and then and when it drains, and by whoever waits to let footers go (`upkeep`).
 //!
 //! Cancellation and crash: a snapshot that was created but not committed is garbage, and the next one is as good. No
 //! error here is more than a warning: without a snapshot, opening reads more footers.
@@ -12,6 +15,7 @@ use forebay_metadata::command::{SNAPSHOTS_PER_COMMAND_MAX, SnapshotAt};
 use forebay_metadata::{BrokerLife, Command, Metadata};
 use forebay_store::{Body, Key, Store, create_exact};
 use forebay_types::{ClusterId, TopicPartition};
+use tokio::sync::Mutex;
 
 use crate::partition::Partition;
 use crate::partitions::Partitions;
@@ -23,7 +27,8 @@ pub(crate) struct Snapshots {
     metadata: Arc<dyn Metadata>,
     cluster: ClusterId,
     life: BrokerLife,
-    next_number: u64,
+    /// Held while a snapshot is written: of two at once, the later could be referenced first, and the other be refused.
+    next_number: Mutex<u64>,
 }
 
 impl Snapshots {
@@ -34,22 +39,27 @@ impl Snapshots {
         cluster: ClusterId,
         life: BrokerLife,
     ) -> Self {
-        Self { env, store, metadata, cluster, life, next_number: 0 }
+        Self { env, store, metadata, cluster, life, next_number: Mutex::new(0) }
     }
 
     /// Writes the state that the given partitions have at their committed ends.
-    pub async fn take(&mut self, partitions: &Partitions, wanted: BTreeSet<TopicPartition>) {
+    pub async fn take(&self, partitions: &Partitions, wanted: BTreeSet<TopicPartition>) {
         let open: Vec<Arc<Partition>> = wanted.into_iter().filter_map(|id| partitions.get(id).ok()).collect();
+        let mut next_number = self.next_number.lock().await;
         for some in open.chunks(SNAPSHOTS_PER_COMMAND_MAX) {
-            if let Err(error) = self.write(some).await {
+            let number = *next_number;
+            *next_number += 1;
+            if let Err(error) = self.write(number, some).await {
                 tracing::warn!(error = &*error, "a producer snapshot could not be written; the next one will be");
             }
         }
     }
 
-    async fn write(&mut self, partitions: &[Arc<Partition>]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let number = self.next_number;
-        self.next_number += 1;
+    async fn write(
+        &self,
+        number: u64,
+        partitions: &[Arc<Partition>],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let BrokerLife { broker, epoch } = self.life;
         let head = SnapshotHead {
             cluster: self.cluster.clone(),
@@ -68,11 +78,11 @@ impl Snapshots {
         let EncodedSnapshot { chunks, size, .. } = writer.finish();
         let object = ObjectName::ProducerSnapshot { broker, epoch, number }.to_string();
         create_exact(&self.env, &*self.store, &Key::new(&object)?, Body::from(chunks)).await?;
-        let command = Command::PutProducerSnapshot { life: self.life, object: object.clone(), size, partitions: taken };
+        let name: Arc<str> = object.as_str().into();
+        let command = Command::PutProducerSnapshot { life: self.life, object, size, partitions: taken.clone() };
         self.metadata.submit(command).await?;
-        let name: Arc<str> = object.into();
-        for partition in partitions {
-            partition.set_producer_snapshot(Arc::clone(&name));
+        for (partition, SnapshotAt { at, .. }) in partitions.iter().zip(taken) {
+            partition.set_producer_snapshot(Arc::clone(&name), at);
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ pub(crate) struct UploadParts {
     /// The first free number of this life's data objects: recovery may have used some.
     pub next_sequence: WalSequence,
     pub warm: Arc<Warm>,
-    pub snapshots: Snapshots,
+    pub snapshots: Arc<Snapshots>,
 }
 
 /// Groups that are durable and not yet in an upload, in WAL order. Filled by the WAL's publisher, which never waits;

@@ -6,10 +6,11 @@ mod world;
 use std::time::Duration;
 
 use forebay_format::{MarkerKind, PrepareRef};
-use forebay_log::{Isolation, LogError, ProducerError, prepared_marker};
-use forebay_metadata::Command;
+use forebay_log::{Appended, Isolation, LogError, Partition, ProducerError, Verification, prepared_marker};
+use forebay_metadata::command::AdvanceReason;
+use forebay_metadata::{Command, Reply};
 use forebay_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
-use world::{Kind, World, batch, read_all};
+use world::{Kind, Life, World, batch, read_all};
 
 const KINDS: [Kind; 2] = [Kind::Disk, Kind::Object];
 
@@ -160,7 +161,6 @@ async fn transactions_are_hidden_or_seen_as_they_ended_also_after_a_crash() {
         let mut world = World::new(kind);
         let mut life = world.start().await;
         let topic = life.create_topic("orders", 1).await;
-        let who = (ProducerId::new(5).expect("an id"), ProducerEpoch::ZERO);
         let mut sequence = 0;
         let mut expected = Vec::new();
         for round in 0..6_i64 {
@@ -186,19 +186,8 @@ async fn transactions_are_hidden_or_seen_as_they_ended_also_after_a_crash() {
                 life.produce(&partition, batch(Some((5, 0, sequence + 1)), true, &["two"])).await.expect("goes on");
             sequence += 2;
             let kind_of = if round % 2 == 0 { MarkerKind::Commit } else { MarkerKind::Abort };
-            let prepare = PrepareRef {
-                txn_leader_epoch: LeaderEpoch::ZERO,
-                prepare_offset: Offset::new(round).expect("an offset"),
-            };
             for _ in 0..2 {
-                let mut admission = life.owner.wal.admit(100).await.expect("the WAL runs");
-                let marked = partition.append_marker(
-                    who,
-                    prepared_marker(kind_of, 0, prepare),
-                    Timestamp::default(),
-                    &mut admission,
-                );
-                life.owner.wal.durable(marked.expect("taken").position).await.expect("the WAL runs");
+                mark(&life, &partition, (5, 0), kind_of, round).await;
             }
             let offsets = partition.offsets().expect("open");
             assert_eq!(offsets.last_stable, offsets.high_watermark);
@@ -226,6 +215,90 @@ async fn transactions_are_hidden_or_seen_as_they_ended_also_after_a_crash() {
     }
 }
 
+/// Deletes records up to the high watermark and lets go of all that may go; says how many extents went.
+async fn delete_all(life: &Life, partition: &Partition) -> usize {
+    let id = partition.id();
+    let to = partition.offsets().expect("open").high_watermark;
+    let advance = Command::AdvanceLogStart {
+        life: life.owned_by,
+        partition: id,
+        leader_epoch: partition.leader_epoch(),
+        to,
+        reason: AdvanceReason::Request,
+        now: life.env.now(),
+    };
+    for command in [advance, Command::IndexUploads] {
+        life.metadata.submit(command).await.expect("taken");
+    }
+    life.owner.partitions.caught_up(&*life.metadata).await;
+    let reply = life.metadata.submit(Command::DropExtents { partition: id, now: life.env.now() }).await;
+    let Ok(Reply::Dropped { extents, more: false }) = reply else { panic!("{reply:?}") };
+    extents
+}
+
+async fn mark(
+    life: &Life,
+    partition: &Partition,
+    producer: (i64, i16),
+    kind: MarkerKind,
+    prepared_at: i64,
+) -> Appended {
+    let who = (ProducerId::new(producer.0).expect("an id"), ProducerEpoch::new(producer.1).expect("an epoch"));
+    let prepare_offset = Offset::new(prepared_at).expect("an offset");
+    let marker = prepared_marker(kind, 0, PrepareRef { txn_leader_epoch: LeaderEpoch::ZERO, prepare_offset });
+    let mut admission = life.owner.wal.admit(100).await.expect("the WAL runs");
+    let marked = partition.append_marker(who, marker, life.env.now(), &mut admission).expect("taken");
+    life.owner.wal.durable(marked.position).await.expect("the WAL runs");
+    marked
+}
+
+#[tokio::test(start_paused = true)]
+async fn producers_are_known_after_a_restart_although_their_records_are_deleted() {
+    const UPLOADED: Duration = Duration::from_secs(6);
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let partition = life.partition(topic);
+        let retry = || batch(Some((9, 0, 0)), false, &["a", "b"]);
+        life.produce(&partition, retry()).await.expect("taken");
+        life.produce(&partition, batch(Some((5, 0, 0)), true, &["one"])).await.expect("taken");
+        life.produce(&partition, batch(None, false, &["plain"])).await.expect("taken");
+        life.env.sleep(UPLOADED).await;
+        assert_eq!(delete_all(&life, &partition).await, 0, "{kind:?}: no snapshot holds what these footers tell");
+        drop(partition);
+
+        world.crash(life).await;
+        let life = world.start().await;
+        let partition = life.partition(topic);
+        let offsets = partition.offsets().expect("open");
+        assert_eq!([offsets.log_start, offsets.last_stable, offsets.high_watermark].map(Offset::get), [4, 4, 4]);
+        let repeated = life.produce(&partition, retry()).await.expect("recognised");
+        assert_eq!((repeated.duplicate, repeated.base_offset.get()), (true, 0), "{kind:?}");
+        let who = (ProducerId::new(5).expect("an id"), ProducerEpoch::ZERO);
+        assert_eq!(partition.verification(who.0, who.1).expect("open"), Verification::Done, "{kind:?}: still open");
+        life.produce(&partition, batch(Some((5, 0, 1)), true, &["two"])).await.expect("goes on");
+        assert_eq!(partition.offsets().expect("open").last_stable.get(), 4, "{kind:?}");
+        mark(&life, &partition, (5, 0), MarkerKind::Abort, 7).await;
+        let offsets = partition.offsets().expect("open");
+        assert_eq!([offsets.last_stable, offsets.high_watermark].map(Offset::get), [6, 6], "{kind:?}");
+        assert_eq!(read_all(&partition, 4, Isolation::ReadCommitted).await, [], "{kind:?}: it was aborted as a whole");
+
+        life.env.sleep(UPLOADED).await;
+        life.owner.partitions.snapshot_producers([partition.id()].into()).await;
+        assert_eq!(partition.opens_from().get(), 6, "{kind:?}");
+        assert!(delete_all(&life, &partition).await > 0, "{kind:?}: the snapshot holds all that they told");
+        drop(partition);
+
+        world.crash(life).await;
+        let life = world.start().await;
+        let partition = life.partition(topic);
+        assert!(life.produce(&partition, retry()).await.expect("recognised").duplicate, "{kind:?}");
+        assert!(mark(&life, &partition, (5, 0), MarkerKind::Abort, 7).await.duplicate, "{kind:?}: done already");
+        assert!(life.produce(&partition, batch(Some((5, 0, 1)), true, &["two"])).await.expect("known").duplicate);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn records_are_found_by_time_in_memory_and_in_the_bucket() {
     for kind in KINDS {
@@ -239,11 +312,11 @@ async fn records_are_found_by_time_in_memory_and_in_the_bucket() {
             builder.push(n * 1_000 + 500, None, Some(b"w"), &[]);
             life.produce(&partition, builder.build()).await.expect("taken");
         }
-        let find = async |partition: &forebay_log::Partition, time| {
+        let find = async |partition: &Partition, time| {
             let found = partition.offset_for_timestamp(Timestamp::from_millis(time), Isolation::ReadUncommitted).await;
             found.expect("searchable").map(|found| (found.offset.get(), found.timestamp.as_millis()))
         };
-        let check = async |partition: &forebay_log::Partition| {
+        let check = async |partition: &Partition| {
             assert_eq!(find(partition, 0).await, Some((0, 0)));
             assert_eq!(find(partition, 7_001).await, Some((15, 7_500)), "{kind:?}: its own time, not the batch's");
             assert_eq!(find(partition, 49_500).await, Some((99, 49_500)));

@@ -139,7 +139,8 @@ pub enum Command {
     CommitUpload(CommitUpload),
     /// Turns the oldest uploads' ranges into extent rows, as many as one command may.
     IndexUploads,
-    /// Removes extent rows below a log's start and its pins, or of a topic that is being purged; in steps.
+    /// Removes extent rows below a log's start, its pins and its last producer snapshot, or of a topic that is being
+    /// purged; in steps.
     DropExtents {
         partition: TopicPartition,
         now: Timestamp,

@@ -10,9 +10,9 @@ use forebay_types::{
 use uuid::Uuid;
 
 use crate::apply::{self, Changes, Fetched, Read, Stop, View};
-use crate::command::{Command, CommitUpload, Refusal, Registered, Reply};
+use crate::command::{Command, CommitUpload, Refusal, Registered, Reply, SnapshotAt};
 use crate::invariants;
-use crate::state::{BrokerLife, Extent, Key, Row, Tables, WalKind};
+use crate::state::{BrokerLife, Extent, Key, Partition, Row, Tables, WalKind};
 
 pub(crate) fn broker(id: i32) -> BrokerId {
     BrokerId::new(id).expect("not negative")
@@ -188,6 +188,18 @@ impl World {
     pub(crate) fn write(&mut self, life: BrokerLife, number: u64, partitions: &[(TopicPartition, i64)]) {
         let ranges = partitions.iter().map(|(id, count)| self.next_range(*id, *count)).collect();
         self.done(Command::CommitUpload(Self::upload(life, number, ranges)));
+    }
+
+    /// A producer snapshot at the committed end, in an object of its own.
+    pub(crate) fn snapshot(&mut self, life: BrokerLife, number: u64, id: TopicPartition) {
+        let leader_epoch = self.tables.partition(id).and_then(Partition::leader_epoch).expect("an opened partition");
+        let at = at(self.committed_end(id));
+        self.done_twice(Command::PutProducerSnapshot {
+            life,
+            object: ObjectName::ProducerSnapshot { broker: life.broker, epoch: life.epoch, number }.to_string(),
+            size: 50,
+            partitions: vec![SnapshotAt { partition: id, leader_epoch, at }],
+        });
     }
 
     pub(crate) fn committed_end(&self, id: TopicPartition) -> i64 {

@@ -1,9 +1,11 @@
 //! Letting go of extents that lie below their log's start, whoever moved it: retention, DeleteRecords or a coordinator.
 //!
-//! Only extents that have rows of their own can go, so uploads are folded first where one is in the way. What a pin
-//! holds stays, and is looked at again in the next round.
+//! Only extents that have rows of their own can go, so uploads are folded first where one is in the way. Only what no
+//! partition is opened from can go, so producers are snapshotted first where footers are still needed for them: one object
+//! for all partitions whose log start has passed their snapshot. What a pin holds stays, and is looked at again in the
+//! next round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_metadata::{Command, Reply, SubmitError};
 use forebay_types::{LogId, Offset, Timestamp, TopicPartition};
@@ -42,8 +44,11 @@ impl Release {
         }
         self.clear_below = clear;
         let (mut dropped, blocked) = self.pass(parts, looks, now).await?;
-        if !blocked.is_empty() && fold_uploads(parts).await? > 0 {
-            dropped += self.pass(parts, blocked, now).await?.0;
+        if !blocked.is_empty() {
+            let snapshotted = snapshot_producers(parts, &blocked).await;
+            if fold_uploads(parts).await? > 0 || snapshotted {
+                dropped += self.pass(parts, blocked, now).await?.0;
+            }
         }
         Ok(dropped)
     }
@@ -70,6 +75,21 @@ impl Release {
         }
         Ok((dropped, blocked))
     }
+}
+
+/// Takes snapshots of the partitions that are opened from below their log start; whether there were any.
+async fn snapshot_producers(parts: &UpkeepParts, looks: &[Look]) -> bool {
+    let needs_one = |look: &&Look| {
+        let partition = parts.partitions.get(look.partition);
+        // Records that were deleted before they were committed are passed by the snapshot after their commit.
+        partition.is_ok_and(|it| it.opens_from() < look.log_start.min(it.committed_end()))
+    };
+    let wanted: BTreeSet<TopicPartition> = looks.iter().filter(needs_one).map(|look| look.partition).collect();
+    let any = !wanted.is_empty();
+    if any {
+        parts.partitions.snapshot_producers(wanted).await;
+    }
+    any
 }
 
 /// Drops what can go of one log; whether nothing is left below its start.

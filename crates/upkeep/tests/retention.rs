@@ -272,6 +272,34 @@ async fn idle_producers_are_forgotten_by_silence() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn producers_outlive_their_records() {
+    for kind in KINDS {
+        let mut world = World::new(kind);
+        let mut life = world.start().await;
+        let topic = life.create_topic("orders", &[("retention.ms", "60000")]).await;
+        let batch = |life: &Life| {
+            let now = life.env.now().as_millis();
+            let mut builder = BatchBuilder::new(now).producer(9, 0, 0);
+            builder.push(now, None, Some(b"v"), &[]);
+            builder
+        };
+        life.append(topic, batch(&life)).await;
+        life.write_extent(topic).await;
+        minutes(&life, 2).await;
+        assert_eq!((life.round().await.retired, life.log_start(topic)), (1, 1 + RECORDS), "{kind:?}");
+        life.rounds_past_the_grace().await;
+        assert_eq!(world.data_objects().await, 0, "{kind:?}: their footers are gone with their objects");
+        no_complaints(&world).await;
+
+        world.crash(life).await;
+        let life = world.start().await;
+        life.append(topic, batch(&life)).await;
+        let end = life.partition(topic).offsets().expect("open").high_watermark;
+        assert_eq!(end.get(), 1 + RECORDS, "{kind:?}: the retry was recognised");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_task_runs_rounds_by_itself_and_ends_with_the_epoch() {
     let mut world = World::new(Kind::Disk);
     let life = world.start().await;

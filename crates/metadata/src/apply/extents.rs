@@ -1,10 +1,15 @@
-//! Letting go of extents: below a log's start and its pins, or of a topic that is being purged; a step at a time.
+//! Letting go of extents: below a log's start, its pins and its last producer snapshot, or of a topic that is being
+//! purged; a step at a time.
+//!
+//! The log start itself may pass a producer snapshot: what it releases then waits for the next one, because until then
+//! the sequences of a producer and the beginning of a transaction that is open are told by those footers alone.
 
 use std::collections::BTreeMap;
 
 use forebay_types::{Timestamp, TopicPartition};
 
 use super::references::References;
+use super::snapshot::opens_from;
 use super::{Changes, Stop, View};
 use crate::command::{Refusal, Reply};
 use crate::pins::{self, Verdict};
@@ -26,6 +31,7 @@ pub(super) fn drop_released(view: View<'_>, id: TopicPartition, now: Timestamp) 
             Verdict::Free => partition.log_start,
             Verdict::Held { from, .. } => from.min(partition.log_start),
         };
+        let floor = floor.min(opens_from(view.tables, id));
         let count = extents.iter().take_while(|extent| extent.range.end() <= floor).count();
         &extents[..count]
     };

@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use forebay_types::{Offset, TopicPartition};
+
 use super::object::require_written_by;
 use super::partition::require_owner;
 use super::references::References;
 use super::{Changes, Stop, View};
 use crate::command::{Refusal, Reply, SNAPSHOTS_PER_COMMAND_MAX, SnapshotAt};
-use crate::state::{BrokerLife, Key, Row, SnapshotRef, Snapshots};
+use crate::state::{BrokerLife, Key, Row, SnapshotRef, Snapshots, Tables};
+
+/// From where on footers are read when the partition is opened: above its last snapshot, producer state stands in them
+/// and nowhere else, also below the log start.
+pub(super) fn opens_from(tables: &Tables, id: TopicPartition) -> Offset {
+    let producer = tables.snapshots(id).and_then(|snapshots| snapshots.producer.as_ref());
+    producer.map_or(Offset::ZERO, |snapshot| snapshot.at)
+}
 
 /// One of the two snapshots that a partition may have.
 type Slot = fn(&mut Snapshots) -> &mut Option<SnapshotRef>;

@@ -95,6 +95,7 @@ fn a_takeover_gives_every_pin_a_full_period() {
 fn extents_below_the_log_start_go_and_their_objects_with_them() {
     let (mut world, id) = thirty();
     let (first, second) = (data_object(life(1, 1), 0), data_object(life(1, 1), 1));
+    world.snapshot(life(1, 1), 0, id);
     assert_eq!(world.refused(condemn(&first, 7)), format!("object {first} is reached"));
     world.done(advance(id, 15, AdvanceReason::Retention, 0));
     assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 1, more: false });
@@ -111,11 +112,30 @@ fn extents_below_the_log_start_go_and_their_objects_with_them() {
 #[test]
 fn pins_of_bytes_let_the_log_start_pass_and_keep_the_objects() {
     let (mut world, id) = thirty();
+    world.snapshot(life(1, 1), 0, id);
     world.done(pin(Holds::Bytes, id, 12, 1_000, 0));
     world.done(advance(id, 30, AdvanceReason::Request, 0));
     assert_eq!(world.done(drop_extents(id, 999)), Reply::Dropped { extents: 1, more: false });
     assert_eq!(world.done(drop_extents(id, 1_000)), Reply::Dropped { extents: 2, more: false });
     assert!(world.tables.pins().is_empty(), "the expired pin in the way is gone");
+}
+
+#[test]
+fn extents_that_producer_state_is_opened_from_wait_for_a_snapshot_above_them() {
+    let (mut world, id) = thirty();
+    world.done(advance(id, 30, AdvanceReason::Request, 0));
+    assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 0, more: false }, "it opens from offset 0");
+    let put = |number, offset| Command::PutProducerSnapshot {
+        life: life(1, 1),
+        object: ObjectName::ProducerSnapshot { broker: broker(1), epoch: life(1, 1).epoch, number }.to_string(),
+        size: 50,
+        partitions: vec![SnapshotAt { partition: id, leader_epoch: leader_epoch(0), at: at(offset) }],
+    };
+    world.done(put(0, 20));
+    assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 2, more: false });
+    assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 0, more: false }, "it opens from offset 20");
+    world.done(put(1, 30));
+    assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 1, more: false });
 }
 
 #[test]
@@ -221,6 +241,7 @@ fn an_object_is_no_garbage_while_some_of_its_upload_is_not_folded() {
     world.done(Command::PurgeTopic { topic: topic(2), now: time(0) });
     assert_eq!(world.done(Command::IndexUploads), Reply::Indexed { uploads: 0, remaining: 1 });
     world.done(advance(id, 1, AdvanceReason::Request, 0));
+    world.snapshot(life(1, 1), 0, id);
     assert_eq!(world.done(drop_extents(id, 0)), Reply::Dropped { extents: 1, more: false });
     let object = data_object(life(1, 1), 0);
     assert!(world.refused(condemn(&object, 0)).ends_with("is reached"));
