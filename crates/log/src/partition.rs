@@ -18,6 +18,8 @@
 //! 3. Batches are handed to the WAL in offset order, under the lock that gave the offsets.
 //! 4. No answer leaves before what it rests on is durable: appends and duplicates give the WAL position to wait for.
 //! 5. Once the WAL has ended, nothing is appended and nothing is read past what was published.
+//! 6. While its topic is in the trash it takes markers and nothing else, and is not read: a transaction that ends then has
+//!    ended here too when the topic comes back.
 //!
 //! Sources: Kafka's `UnifiedLog`; D1, D8, D9; semantics 1–3, 10–12, 15–19 of Kafka's wire behaviour.
 
@@ -36,7 +38,7 @@ use forebay_types::{
 };
 use forebay_wal::{Admission, Wal};
 use forebay_wire::{BatchError, BatchHeader};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::cold::{ColdError, ColdRead, ColdReader, ReadPattern, Source};
 use crate::producers::{
@@ -50,7 +52,7 @@ use crate::waiters::{Bell, Waiters};
 /// Why a partition does not take or give what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// This broker epoch has ended here, or the topic is gone: look up the owner again.
+    /// This broker epoch has ended here, or the topic is deleted: look up the owner again.
     #[error("partition {0} is not served here any more")]
     Ended(TopicPartition),
     #[error(transparent)]
@@ -173,6 +175,16 @@ pub(crate) struct ProducerSnapshot {
     pub at: Offset,
 }
 
+/// What a partition does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    Everything,
+    /// Its topic is in the trash.
+    Markers,
+    /// The WAL has ended, or the topic is gone for good. There is no way back.
+    Nothing,
+}
+
 struct State {
     log_start: Offset,
     committed_end: Offset,
@@ -184,7 +196,7 @@ struct State {
     producers: Producers,
     producer_snapshot: Option<ProducerSnapshot>,
     waiters: Waiters,
-    ended: bool,
+    service: Service,
 }
 
 impl Partition {
@@ -207,7 +219,7 @@ impl Partition {
             producers,
             producer_snapshot,
             waiters: Waiters::default(),
-            ended: false,
+            service: Service::Everything,
         };
         Self { head, parts, pattern: ReadPattern::default(), state: Mutex::new(state) }
     }
@@ -259,7 +271,7 @@ impl Partition {
         self.reserve(&mut state, batch, &header, None, None, admission)
     }
 
-    /// Ends a producer's transaction here, if this Prepare record has not ended it yet (D14).
+    /// Ends a producer's transaction here, if this Prepare record has not ended it yet (D14). Taken in the trash too.
     pub fn append_marker(
         &self,
         producer: (ProducerId, ProducerEpoch),
@@ -268,7 +280,7 @@ impl Partition {
         admission: &mut Admission,
     ) -> Result<Appended, LogError> {
         let (id, epoch) = producer;
-        let mut state = self.lock_open()?;
+        let mut state = self.lock_for_markers()?;
         match state.producers.check_marker(id, epoch, marker.coordinator_epoch, marker.prepare)? {
             MarkerVerdict::Append => {}
             MarkerVerdict::Done => {
@@ -359,10 +371,16 @@ impl Partition {
         state.tail.release(end)
     }
 
-    /// Nothing is served from here on: the WAL has ended, or the topic is gone.
-    pub(crate) fn end(&self) {
+    /// From here on the partition does this and no more.
+    pub(crate) fn serve(&self, service: Service) {
         let mut state = self.state.lock();
-        state.ended = true;
+        if state.service == Service::Nothing {
+            return;
+        }
+        if (state.service, service) == (Service::Markers, Service::Everything) {
+            state.producers.renew(self.parts.env.monotonic());
+        }
+        state.service = service;
         state.waiters.ring();
     }
 
@@ -555,9 +573,17 @@ impl Partition {
         Source { partition: self.head.partition, log: self.head.log }
     }
 
-    fn lock_open(&self) -> Result<parking_lot::MutexGuard<'_, State>, LogError> {
+    fn lock_open(&self) -> Result<MutexGuard<'_, State>, LogError> {
+        self.lock_if(|service| service == Service::Everything)
+    }
+
+    fn lock_for_markers(&self) -> Result<MutexGuard<'_, State>, LogError> {
+        self.lock_if(|service| service != Service::Nothing)
+    }
+
+    fn lock_if(&self, serves: impl FnOnce(Service) -> bool) -> Result<MutexGuard<'_, State>, LogError> {
         let state = self.state.lock();
-        if state.ended { Err(LogError::Ended(self.id())) } else { Ok(state) }
+        if serves(state.service) { Ok(state) } else { Err(LogError::Ended(self.id())) }
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! 1. A partition is found here only while this broker epoch may serve it; after the WAL has ended none is.
-//! 2. A partition that is opened again (its topic came back from the trash) begins with nothing of it under way: all
-//!    that was durable before is committed first.
+//! 2. A partition is opened once in a broker epoch and stays open until its topic is purged, so that nothing of it is
+//!    under way when it is opened. While its topic is in the trash it takes markers only, and its name is free.
 //! 3. Publications reach a partition in offset order, from the WAL's one task.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::open::Opener;
-use crate::partition::Partition;
+use crate::partition::{Partition, Service};
 use crate::snapshot::Snapshots;
 use crate::upload::Pending;
 
@@ -38,7 +38,7 @@ pub enum Unavailable {
     NoLeader,
 }
 
-/// A topic whose partitions are open here.
+/// A topic whose partitions are open here, live unless its row says otherwise.
 pub struct OpenTopic {
     pub row: Arc<TopicRow>,
     pub config: Arc<TopicConfig>,
@@ -63,8 +63,10 @@ impl OpenTopic {
 
 #[derive(Default)]
 struct Topics {
+    /// Live ones.
     by_id: BTreeMap<TopicId, Arc<OpenTopic>>,
     by_name: BTreeMap<TopicName, TopicId>,
+    trash: BTreeMap<TopicId, Arc<OpenTopic>>,
     /// Why nothing is served any more.
     ended: Option<Arc<str>>,
 }
@@ -96,18 +98,20 @@ impl Partitions {
         id.and_then(|id| topics.by_id.get(id)).cloned().ok_or(topics.absent())
     }
 
+    /// The live topic of that id, open here.
     pub fn by_id(&self, id: TopicId) -> Result<Arc<OpenTopic>, Unavailable> {
         let topics = self.topics.read();
         topics.by_id.get(&id).cloned().ok_or(topics.absent())
     }
 
+    /// A partition of a live topic, or of one in the trash, where it takes markers only.
     pub fn get(&self, id: TopicPartition) -> Result<Arc<Partition>, Unavailable> {
         let topics = self.topics.read();
-        let topic = topics.by_id.get(&id.topic).ok_or(topics.absent())?;
+        let topic = topics.get(id.topic).ok_or(topics.absent())?;
         topic.partition(id.partition).cloned()
     }
 
-    /// Every open topic, by id.
+    /// Every live topic that is open here, by id.
     pub fn all(&self) -> Vec<Arc<OpenTopic>> {
         self.topics.read().by_id.values().cloned().collect()
     }
@@ -125,16 +129,21 @@ impl Partitions {
         let _ = followed.wait_for(|commit| *commit >= now).await;
     }
 
-    /// Opens what is there and begins to follow the metadata. Returns once all live topics are open.
+    /// Opens what is there and begins to follow the metadata. Returns once all live topics are open; those in the trash
+    /// are opened behind it, whenever there is nothing else to do.
     pub(crate) async fn follow(self: &Arc<Self>, opener: Opener) {
         let mut changes = opener.metadata().changes();
         let mut follower =
-            Follower { partitions: Arc::clone(self), opener, seen: BTreeMap::new(), closed: BTreeSet::new() };
+            Follower { partitions: Arc::clone(self), opener, seen: BTreeMap::new(), closed_trash: BTreeSet::new() };
         let commit = *changes.borrow_and_update();
         follower.follow().await;
         self.followed.send_replace(commit);
         let task = self.env.spawn("partitions-follow", async move {
-            while changes.changed().await.is_ok() {
+            loop {
+                while !changes.has_changed().unwrap_or(true) && follower.open_some_trash().await {}
+                if changes.changed().await.is_err() {
+                    return;
+                }
                 let commit = *changes.borrow_and_update();
                 follower.follow().await;
                 follower.partitions.followed.send_replace(commit);
@@ -162,29 +171,49 @@ impl Partitions {
         let mut topics = self.topics.write();
         topics.ended.get_or_insert_with(|| why.into());
         topics.by_name.clear();
-        for topic in std::mem::take(&mut topics.by_id).into_values() {
-            topic.partitions.iter().for_each(|partition| partition.end());
-        }
+        let live = std::mem::take(&mut topics.by_id);
+        let trash = std::mem::take(&mut topics.trash);
+        live.into_values().chain(trash.into_values()).for_each(|topic| topic.serve(Service::Nothing));
     }
 
-    fn insert(&self, topic: OpenTopic) {
+    /// Puts the topic in the place that its row says.
+    fn place(&self, topic: OpenTopic) {
         let mut topics = self.topics.write();
         if topics.ended.is_some() {
-            topic.partitions.iter().for_each(|partition| partition.end());
-            return;
+            return topic.serve(Service::Nothing);
         }
-        topics.by_name.insert(topic.row.name.clone(), topic.row.id);
-        topics.by_id.insert(topic.row.id, Arc::new(topic));
+        let topic = Arc::new(topic);
+        let (id, name) = (topic.row.id, topic.row.name.clone());
+        topics.remove(id);
+        if topic.row.is_live() {
+            topic.serve(Service::Everything);
+            topics.by_name.insert(name, id);
+            topics.by_id.insert(id, topic);
+        } else {
+            topic.serve(Service::Markers);
+            topics.trash.insert(id, topic);
+        }
     }
 
-    fn remove(&self, id: TopicId) {
+    /// Closes the topics that are gone for good.
+    fn retain(&self, is_there: impl Fn(TopicId) -> bool) {
         let mut topics = self.topics.write();
-        let Some(topic) = topics.by_id.remove(&id) else { return };
-        // The name may already be another topic's.
-        if topics.by_name.get(&topic.row.name) == Some(&id) {
-            topics.by_name.remove(&topic.row.name);
+        let gone: Vec<TopicId> =
+            topics.by_id.keys().chain(topics.trash.keys()).copied().filter(|id| !is_there(*id)).collect();
+        for topic in gone.into_iter().filter_map(|id| topics.remove(id)) {
+            topic.serve(Service::Nothing);
         }
-        topic.partitions.iter().for_each(|partition| partition.end());
+    }
+
+    /// The topic as it is open here, live or in the trash.
+    fn open_topic(&self, id: TopicId) -> Option<Arc<OpenTopic>> {
+        self.topics.read().get(id).cloned()
+    }
+}
+
+impl OpenTopic {
+    fn serve(&self, service: Service) {
+        self.partitions.iter().for_each(|partition| partition.serve(service));
     }
 }
 
@@ -192,12 +221,25 @@ impl Topics {
     fn absent(&self) -> Unavailable {
         if self.ended.is_some() { Unavailable::NoLeader } else { Unavailable::Unknown }
     }
+
+    fn get(&self, id: TopicId) -> Option<&Arc<OpenTopic>> {
+        self.by_id.get(&id).or_else(|| self.trash.get(&id))
+    }
+
+    fn remove(&mut self, id: TopicId) -> Option<Arc<OpenTopic>> {
+        let Some(topic) = self.by_id.remove(&id) else { return self.trash.remove(&id) };
+        // The name may already be another topic's.
+        if self.by_name.get(&topic.row.name) == Some(&id) {
+            self.by_name.remove(&topic.row.name);
+        }
+        Some(topic)
+    }
 }
 
 impl Publisher for Partitions {
     fn publish(&self, group: DurableGroup) {
         for entry in &group.entries {
-            // A deleted topic's last records are durable all the same, and are uploaded: it may come back from the trash.
+            // Of a topic that is purged meanwhile nobody waits for anything.
             if let Ok(partition) = self.get(entry.partition) {
                 partition.publish(&entry.summary);
             }
@@ -215,68 +257,79 @@ impl Publisher for Partitions {
 struct Follower {
     partitions: Arc<Partitions>,
     opener: Opener,
-    /// Each live topic as it was last seen, to tell the changed ones.
+    /// Each topic as it was last seen, to tell the changed ones.
     seen: BTreeMap<TopicId, Arc<TopicRow>>,
-    /// Topics that were open in this broker epoch and went to the trash: they may come back.
-    closed: BTreeSet<TopicId>,
+    /// Topics in the trash that are not open yet, or not whole.
+    closed_trash: BTreeSet<TopicId>,
 }
 
 impl Follower {
+    /// Opens what is live, closes what is purged, and moves the rest to where it belongs.
     async fn follow(&mut self) {
-        let live: BTreeMap<TopicId, Arc<TopicRow>> =
-            self.opener.metadata().topics().list().into_iter().map(|row| (row.id, row)).collect();
-        for id in self.seen.keys().filter(|id| !live.contains_key(id)) {
-            self.partitions.remove(*id);
-            self.closed.insert(*id);
-        }
-        let changed: Vec<Arc<TopicRow>> = live
+        let topics = self.opener.metadata().topics().all();
+        let topics: BTreeMap<TopicId, Arc<TopicRow>> = topics.into_iter().map(|row| (row.id, row)).collect();
+        self.partitions.retain(|id| topics.contains_key(&id));
+        self.closed_trash.retain(|id| topics.contains_key(id));
+        let changed: Vec<Arc<TopicRow>> = topics
             .values()
             .filter(|row| self.seen.get(&row.id).is_none_or(|seen| !Arc::ptr_eq(seen, row)))
             .cloned()
             .collect();
-        self.seen = live;
-        let missing: Vec<TopicPartition> = changed.iter().flat_map(|row| self.missing(row)).collect();
-        if missing.iter().any(|partition| self.closed.remove(&partition.topic)) && self.settle().await.is_none() {
-            return;
-        }
+        self.seen = topics;
+        let missing = changed.iter().filter(|row| row.is_live()).flat_map(|row| self.missing(row)).collect();
         let mut opened = self.opener.open(missing).await;
         for row in changed {
-            let mut partitions =
-                self.partitions.by_id(row.id).map_or_else(|_| Vec::new(), |open| open.partitions.clone());
-            for (at, known) in row.partitions.iter().enumerate() {
-                match partitions.get(at) {
-                    Some(partition) => partition.advance_log_start(known.log_start),
-                    // Partitions are counted without a gap: those after one that did not open wait for it.
-                    None => match opened.remove(&known.id) {
-                        Some(partition) => partitions.push(Arc::new(partition)),
-                        None => break,
-                    },
+            let (id, is_live) = (row.id, row.is_live());
+            self.closed_trash.remove(&id);
+            if !self.place(row, &mut opened) {
+                if is_live {
+                    // Seen as unknown, so that the next change of the metadata tries again.
+                    self.seen.remove(&id);
+                } else {
+                    self.closed_trash.insert(id);
                 }
             }
-            if partitions.len() < row.partitions.len() {
-                // Seen as unknown, so that the next change of the metadata tries again.
-                self.seen.remove(&row.id);
-            }
-            let config = match TopicConfig::resolve(&row.config, &self.partitions.topic_defaults) {
-                Ok(config) => Arc::new(config),
-                Err(error) => {
-                    tracing::error!(topic = %row.name, %error, "the topic stays closed: its configuration is not legal");
-                    continue;
-                }
-            };
-            self.partitions.insert(OpenTopic { row, config, partitions });
         }
     }
 
-    /// Moves to the bucket all that was appended before now: invariant 2. `None` where this broker epoch has ended.
-    async fn settle(&self) -> Option<()> {
-        let wal = &self.opener.wal;
-        wal.durable(wal.appended_position()).await.ok()?;
-        self.partitions.pending.flush().await.ok()
+    /// Opens one topic that is in the trash; whether there was one.
+    async fn open_some_trash(&mut self) -> bool {
+        let Some(id) = self.closed_trash.pop_first() else { return false };
+        if let Some(row) = self.seen.get(&id).cloned() {
+            let mut opened = self.opener.open(self.missing(&row)).await;
+            if !self.place(row, &mut opened) {
+                self.seen.remove(&id);
+            }
+        }
+        true
+    }
+
+    /// Puts a topic in its place, with those of its partitions that are open or have just been `opened`; whether these
+    /// are all.
+    fn place(&self, row: Arc<TopicRow>, opened: &mut BTreeMap<TopicPartition, Partition>) -> bool {
+        let mut partitions = self.partitions.open_topic(row.id).map_or_else(Vec::new, |topic| topic.partitions.clone());
+        for (at, known) in row.partitions.iter().enumerate() {
+            match partitions.get(at) {
+                Some(partition) => partition.advance_log_start(known.log_start),
+                // Partitions are counted without a gap: those after one that did not open wait for it.
+                None => match opened.remove(&known.id) {
+                    Some(partition) => partitions.push(Arc::new(partition)),
+                    None => break,
+                },
+            }
+        }
+        let is_whole = partitions.len() == row.partitions.len();
+        match TopicConfig::resolve(&row.config, &self.partitions.topic_defaults) {
+            Ok(config) => self.partitions.place(OpenTopic { row, config: Arc::new(config), partitions }),
+            Err(error) => {
+                tracing::error!(topic = %row.name, %error, "the topic stays closed: its configuration is not legal");
+            }
+        }
+        is_whole
     }
 
     fn missing(&self, row: &TopicRow) -> Vec<TopicPartition> {
-        let open = self.partitions.by_id(row.id).map_or(0, |topic| topic.partitions.len());
+        let open = self.partitions.open_topic(row.id).map_or(0, |topic| topic.partitions.len());
         row.partitions.iter().skip(open).map(|partition| partition.id).collect()
     }
 }

@@ -306,6 +306,11 @@ impl Producers {
         self.verifying.retain(|_, given| now.duration_since(given.at) < period);
     }
 
+    /// Nobody could be heard until now: everybody has a full period from here (D10).
+    pub fn renew(&mut self, now: Instant) {
+        self.states.values_mut().for_each(|known| known.heard = now);
+    }
+
     pub fn describe(&self) -> Vec<ProducerDescription> {
         let describe = |(id, Known { state, .. }): (&ProducerId, &Known)| ProducerDescription {
             id: *id,
@@ -571,7 +576,10 @@ mod tests {
         assert_eq!(known(&producers), [1, 2, 3], "the silence of each counts from its own last batch");
         producers.expire(second(11), Duration::from_secs(10));
         assert_eq!(known(&producers), [1, 3]);
-        producers.expire(second(12), Duration::from_secs(10));
+        producers.renew(second(100));
+        producers.expire(second(109), Duration::from_secs(10));
+        assert_eq!(known(&producers), [1, 3], "nobody could be heard before");
+        producers.expire(second(110), Duration::from_secs(10));
         assert_eq!(known(&producers), [1]);
         assert_eq!(producers.states[&id(1)].state.batches.as_slice().len(), 1);
 

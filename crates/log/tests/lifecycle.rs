@@ -3,13 +3,14 @@
 
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_format::{MarkerKind, PrepareRef};
 use forebay_log::{Appended, Isolation, LogError, Partition, ProducerError, Verification, prepared_marker};
 use forebay_metadata::command::AdvanceReason;
 use forebay_metadata::{Command, Reply};
-use forebay_types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
+use forebay_types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicPartition};
 use world::{Kind, Life, World, batch, read_all};
 
 const KINDS: [Kind; 2] = [Kind::Disk, Kind::Object];
@@ -353,5 +354,55 @@ async fn a_deleted_topic_comes_back_from_the_trash_with_all_that_was_acknowledge
         assert_eq!(read_all(&partition, 0, Isolation::ReadUncommitted).await, numbered(0..5), "{kind:?}");
         life.produce(&partition, batch(None, false, &["value 5"])).await.expect("goes on");
         assert_eq!(read_all(&partition, 0, Isolation::ReadUncommitted).await, numbered(0..6), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_in_the_trash_takes_markers_and_nothing_else() {
+    for kind in KINDS {
+        for marked in [MarkerKind::Commit, MarkerKind::Abort] {
+            let mut world = World::new(kind);
+            let life = world.start().await;
+            let topic = life.create_topic("orders", 1).await;
+            let partition = life.partition(topic);
+            for (sequence, value) in [(0, "one"), (1, "two")] {
+                life.produce(&partition, batch(Some((5, 0, sequence)), true, &[value])).await.expect("taken");
+            }
+            life.metadata
+                .submit(Command::DeleteTopic { topic, now: life.env.now(), trash_ms: 60_000 })
+                .await
+                .expect("deleted");
+            life.owner.partitions.caught_up(&*life.metadata).await;
+            let mut admission = life.owner.wal.admit(100).await.expect("the WAL runs");
+            let refused = partition.append_own(batch(None, false, &["late"]), &mut admission);
+            assert!(matches!(refused, Err(LogError::Ended(_))), "{kind:?}: {refused:?}");
+            drop(admission);
+            assert!(!mark(&life, &partition, (5, 0), marked, 7).await.duplicate, "{kind:?}: the open transaction ends");
+            drop(partition);
+
+            // The next life finds it in the trash, and what was written there.
+            world.crash(life).await;
+            let life = world.start().await;
+            assert!(life.owner.partitions.by_id(topic).is_err(), "{kind:?}: it is not to be seen");
+            let id = TopicPartition { topic, partition: PartitionIndex::ZERO };
+            let partition = loop {
+                match life.owner.partitions.get(id) {
+                    Ok(partition) => break partition,
+                    Err(_) => life.env.sleep(Duration::from_millis(1)).await,
+                }
+            };
+            assert!(mark(&life, &partition, (5, 0), marked, 7).await.duplicate, "{kind:?}: it was done before");
+            assert!(partition.offsets().is_err(), "{kind:?}: nobody reads it");
+            life.metadata.submit(Command::UndeleteTopic { topic }).await.expect("inside the window");
+            life.owner.partitions.caught_up(&*life.metadata).await;
+            assert!(Arc::ptr_eq(&partition, &life.partition(topic)), "{kind:?}: it was open all the time");
+            let offsets = partition.offsets().expect("open");
+            assert_eq!([offsets.last_stable, offsets.high_watermark].map(Offset::get), [3, 3], "{kind:?}");
+            let committed = read_all(&partition, 0, Isolation::ReadCommitted).await;
+            assert_eq!(committed.len(), if marked == MarkerKind::Commit { 2 } else { 0 }, "{kind:?}, {marked:?}");
+            let next = life.produce(&partition, batch(Some((5, 0, 2)), true, &["three"])).await.expect("goes on");
+            assert_eq!(next.base_offset.get(), 3, "{kind:?}: a transaction of its own");
+            assert_eq!(partition.offsets().expect("open").last_stable.get(), 3, "{kind:?}");
+        }
     }
 }

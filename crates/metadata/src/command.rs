@@ -109,7 +109,8 @@ pub enum Command {
         now: Timestamp,
     },
 
-    /// Makes `life` the owner of the partitions, under the next leader epoch. Repeating it changes nothing.
+    /// Makes `life` the owner of the partitions, under the next leader epoch. Repeating it changes nothing. Partitions in
+    /// the trash have an owner too, who writes the markers of transactions that end meanwhile.
     OpenPartitions {
         life: BrokerLife,
         partitions: Vec<TopicPartition>,

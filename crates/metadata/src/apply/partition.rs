@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use forebay_types::{LeaderEpoch, Offset, TopicPartition};
 
 use super::broker::require_current;
-use super::topic::live;
 use super::{Changes, Stop, View};
 use crate::command::{Opened, PARTITIONS_PER_OPEN_MAX, Refusal, Reply};
-use crate::state::{BrokerLife, EpochStart, Key, Partition, Row, Tables, WalEpochState};
+use crate::state::{BrokerLife, EpochStart, Key, Partition, Row, Tables, TopicState, WalEpochState};
 
 pub(super) fn open(view: View<'_>, life: BrokerLife, partitions: &[TopicPartition]) -> Result<Changes, Stop> {
     require_current(view.tables, life)?;
@@ -28,9 +27,13 @@ pub(super) fn open(view: View<'_>, life: BrokerLife, partitions: &[TopicPartitio
     Ok(Changes { rows, reply: Reply::Opened(opened) })
 }
 
-/// The partition as `life` owns it. Opened by the same life before, it is left as it is: its records are under way.
+/// The partition as `life` owns it. Opened by the same life before, it is left as it is: its records are under way. One
+/// in the trash is opened like any other: it may come back, and until then its transactions end.
 fn open_one(tables: &Tables, life: BrokerLife, id: TopicPartition) -> Result<Partition, Refusal> {
-    live(tables, id.topic).map_err(|_| Refusal::UnknownPartition(id))?;
+    let purging = tables.topic(id.topic).is_none_or(|topic| topic.state == TopicState::Purging);
+    if purging {
+        return Err(Refusal::UnknownPartition(id));
+    }
     let held = tables.partition(id).ok_or(Refusal::UnknownPartition(id))?;
     if held.owner == Some(life) {
         return Ok(held.clone());

@@ -106,6 +106,12 @@ impl TopicsView {
         self.0.read().by_id.values().filter(|topic| !topic.is_live()).cloned().collect()
     }
 
+    /// Every topic, live or in the trash, as of one moment, in order of ids. Asked for one after the other, a topic that
+    /// comes back in between would be in neither.
+    pub fn all(&self) -> Vec<Arc<TopicRow>> {
+        self.0.read().by_id.values().cloned().collect()
+    }
+
     pub(crate) fn set(&self, id: TopicId, row: Option<TopicRow>) {
         let mut topics = self.0.write();
         let row = row.map(Arc::new);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use forebay_types::WalSequence;
+
 use crate::command::{Command, ConfigChange, ConfigOp, PARTITIONS_PER_TOPIC_MAX, Reply};
-use crate::state::{Key, TopicState};
-use crate::testing::{World, at, create_topic, leader_epoch, life, partition, time, topic};
+use crate::state::{BrokerLife, Key, TopicState};
+use crate::testing::{World, at, broker, create_topic, leader_epoch, life, partition, time, topic};
 
 fn delete(id: u128, now: i64, trash_ms: i64) -> Command {
     Command::DeleteTopic { topic: topic(id), now: time(now), trash_ms }
@@ -69,6 +71,25 @@ fn a_deleted_topics_name_is_free_and_the_topic_comes_back_while_it_still_is() {
     world.done_twice(Command::UndeleteTopic { topic: topic(1) });
     assert_eq!(world.tables.live_topic_like(&crate::testing::name("a")).expect("live").0, topic(1));
     assert_eq!(world.tables.pins().len(), 1, "only the other's trash is pinned");
+}
+
+#[test]
+fn a_topic_in_the_trash_has_an_owner_until_it_is_purged() {
+    let mut world = World::new();
+    world.register(1, 1);
+    world.done(create_topic(topic(1), "a", 1));
+    let id = partition(topic(1), 0);
+    world.open(life(1, 1), &[id]);
+    world.done(delete(1, 0, 0));
+    let me = BrokerLife { broker: broker(1), epoch: world.register(1, 2).epoch };
+    world.done(Command::SealEpoch { life: life(1, 1), by: me });
+    world.done(Command::CloseEpoch { life: life(1, 1), end: WalSequence::ZERO, by: me });
+    world.open(me, &[id]);
+    assert_eq!(world.tables.partition(id).expect("kept").leader_epoch(), Some(leader_epoch(1)));
+    world.write(me, 0, &[(id, 1)]);
+    world.done(purge(1, 0));
+    let open = Command::OpenPartitions { life: me, partitions: vec![id] };
+    assert_eq!(world.refused(open), format!("no partition {id}"));
 }
 
 #[test]
