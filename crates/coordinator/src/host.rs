@@ -18,7 +18,8 @@
 //! 2. No answer, reads included, leaves before the WAL is durable up to what the machine's state rested on (D1). The
 //!    task does not wait for that: another one holds the replies.
 //! 3. An append that fails ends the machine. It is opened again from what is durable, never rolled back.
-//! 4. No marker is written before its Prepare record is durable; each is repeated until it is durable or its topic gone.
+//! 4. No marker is written before its Prepare record is durable; each is repeated until it is durable or its topic gone
+//!    for good. A topic in the trash gets its markers, and one created since under the same name does not.
 //! 5. A snapshot is referenced only once all that is in it is durable.
 //! 6. Every queue is bounded; who finds one full is told to try again.
 //!
@@ -239,7 +240,8 @@ impl Coordinators {
     /// The partition that a transaction is in when it commits offsets of the group.
     pub fn offsets_of(&self, group: &str) -> TxnPartition {
         let topic = internal::name(CoordinatorKind::Group).clone();
-        TxnPartition { topic, partition: self.find(CoordinatorKind::Group, group) }
+        let topic_id = self.shared.metadata.topics().by_name(&topic).map(|row| row.id);
+        TxnPartition { topic, topic_id, partition: self.find(CoordinatorKind::Group, group) }
     }
 
     /// Returns once the coordinators' topic is there, which it creates where need be.
@@ -362,13 +364,14 @@ impl Coordinators {
         (id, epoch): (ProducerId, ProducerEpoch),
         partition: TopicPartition,
     ) -> Result<(), VerifyError> {
-        let Some(row) = self.shared.metadata.topics().by_id(partition.topic) else {
+        let TopicPartition { topic, partition: index } = partition;
+        let Some(row) = self.shared.metadata.topics().by_id(topic) else {
             return Err(VerifyError::NotInTransaction);
         };
         let request = txn::Request::Verify(txn::Verify {
             transactional_id: transactional_id.to_owned(),
             producer: Producer { id, epoch },
-            partitions: vec![TxnPartition { topic: row.name.clone(), partition: partition.partition }],
+            partitions: vec![TxnPartition { topic: row.name.clone(), topic_id: Some(row.id), partition: index }],
         });
         match self.txn(request).await? {
             txn::Answer::Verify(Ok(Verified { missing })) if missing.is_empty() => Ok(()),

@@ -3,7 +3,11 @@
 mod txn;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use forebay_coordinator::machine::txn::{Answer, Input, Request, TxnConfig, TxnLoader, TxnStatus};
+use forebay_coordinator::machine::{Now, Token};
+use forebay_types::{LeaderEpoch, Offset, Timestamp};
 use txn::{check, check_with};
 
 /// Empty: nothing is there to end, either way.
@@ -338,6 +342,83 @@ fn a_new_owner_sends_markers_again() {
     }
 }
 
+/// A topic that was deleted and created again is another one: each has its own marker, wherever the state was read from,
+/// and what one holds does not verify the other.
+#[test]
+fn topics_of_one_name_are_told_apart() {
+    for load in ["", "> restart\n! commit a 1000/0 t@1-0 t@2-0 t@2-1 prepared at 3 epoch 1"] {
+        for snapshot in ["", "> snapshot"] {
+            check(&format!(
+                "
+                > init a
+                + 0 a Empty 1000/0
+                = 1000/0 @1
+                > add a 1000/0 t@1-0
+                + 1 a Ongoing 1000/0 t@1-0
+                = NONE @2
+                > verify a 1000/0 t@1-0
+                = NONE @2
+                > verify a 1000/0 t@2-0
+                = not in the transaction: t@2-0 @2
+                > add a 1000/0 t@2-0,t@2-1
+                + 2 a Ongoing 1000/0 t@1-0 t@2-0 t@2-1
+                = NONE @3
+                > end a 1000/0 commit
+                + 3 a PrepareCommit 1000/0 t@1-0 t@2-0 t@2-1
+                = NONE @4
+                ! commit a 1000/0 t@1-0 t@2-0 t@2-1 prepared at 3 epoch 0
+                {snapshot}
+                {load}
+                > written a 3 t@2-0,t@2-1
+                > describe a
+                = PrepareCommit 1000/0 timeout 60000ms began +0ms t@1-0 t@2-0 t@2-1 @4
+                > written a 3 t@1-0
+                + 4 a CompleteCommit 1000/0
+                "
+            ));
+        }
+    }
+}
+
+/// A record that Kafka wrote names topics only. What it holds is verified by name, and its marker goes by name.
+#[test]
+fn a_partition_without_a_topic_id_is_verified_by_its_name() {
+    check(
+        "
+        > init a
+        + 0 a Empty 1000/0
+        = 1000/0 @1
+        > add a 1000/0 t-0
+        + 1 a Ongoing 1000/0 t-0
+        = NONE @2
+        > restart
+        > verify a 1000/0 t@2-0,t@2-1
+        = not in the transaction: t@2-1 @2
+        ",
+    );
+}
+
+/// Snapshots of version 1 had no topic ids: one is read as records without them are.
+#[test]
+fn a_snapshot_of_version_1_is_read() {
+    let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
+    let bytes = [
+        vec![1, 2, 0],                                         // version, log end, newest update
+        [vec![1], text("t")].concat(),                         // one topic
+        [vec![1], text("a"), vec![1, 0xe8, 0x07, 0]].concat(), // one id: Ongoing, producer 1000, epoch 0
+        vec![0xc0, 0xa9, 0x07, 0, 1, 0],                       // a minute, updated at 0, offset 1, begun at 0
+        vec![1, 0, 3],                                         // one partition: t-3
+    ];
+    let loader = TxnLoader::restore(TxnConfig::default(), &bytes.concat()).expect("it is still read");
+    let now = Now { wall: Timestamp::from_millis(0), uptime: Duration::ZERO };
+    let (mut machine, _) = loader.open(now, LeaderEpoch::ZERO, Offset::new(2).expect("not negative"));
+    let request = Request::Describe { transactional_id: "a".to_owned() };
+    let out = machine.handle(now, Input::Request { token: Token(7), request });
+    let Answer::Describe(Ok(described)) = &out.replies[0].answer else { panic!("{:?}", out.replies) };
+    assert_eq!((described.status, described.timeout_ms), (TxnStatus::Ongoing, 60_000));
+    assert_eq!(described.partitions, txn::partitions("t-3"));
+}
+
 /// A time-out aborts under a higher epoch, at the moment asked for and not before; the late commit is fenced.
 #[test]
 fn a_transaction_open_for_too_long_is_aborted() {
@@ -517,7 +598,7 @@ fn ids_do_not_age_while_nobody_could_use_them() {
 /// place of the ones that went.
 #[test]
 fn a_tick_does_a_bounded_part() {
-    use forebay_coordinator::machine::txn::{InitProducerId, Input, Request, TxnConfig};
+    use forebay_coordinator::machine::txn::InitProducerId;
     let mut world = txn::World::new(TxnConfig { expiration_ms: 1000, ..TxnConfig::default() });
     let mut held = Vec::new();
     for _ in 0..5 {
@@ -532,7 +613,7 @@ fn a_tick_does_a_bounded_part() {
             }));
         }
         held.push(world.machine.heap_bytes());
-        world.go_on(std::time::Duration::from_secs(2));
+        world.go_on(Duration::from_secs(2));
         for (wanted, more) in [(256, true), (256, true), (88, false), (0, false)] {
             let out = world.handle(Input::Tick);
             assert_eq!(out.records.len(), wanted);
@@ -547,7 +628,7 @@ fn a_tick_does_a_bounded_part() {
 /// A short expiration, as tests of real clients set it, is kept to within a sixty-fourth.
 #[test]
 fn a_short_expiration_is_kept() {
-    let config = forebay_coordinator::machine::txn::TxnConfig { timeout_ms_max: 5000, expiration_ms: 6400 };
+    let config = TxnConfig { timeout_ms_max: 5000, expiration_ms: 6400 };
     check_with(
         config,
         "

@@ -6,6 +6,7 @@ mod txn;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_coordinator::machine::txn::{
     AddPartitions, Answer, EndTxn, InitProducerId, Input, List, Markers, Outcome, Request, TxnConfig, TxnLoader,
     TxnMachine, TxnOutput, TxnPartition, TxnStatus, Verify,
@@ -14,7 +15,7 @@ use forebay_coordinator::machine::{Now, Producer, Token};
 use forebay_coordinator::schema::{TransactionLogKey, TransactionLogValue};
 use forebay_types::Offset;
 use proptest::prelude::*;
-use txn::{World, partitions, producer};
+use txn::{World, partitions, producer, record_partitions};
 
 const IDS: [&str; 3] = ["x", "y", "z"];
 /// Two clients for each id, which fence each other.
@@ -54,7 +55,14 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let client = || 0..CLIENTS;
     let outcome = prop_oneof![Just(Outcome::Commit), Just(Outcome::Abort)];
-    let partitions = prop_oneof![Just("t-0"), Just("t-1,u-0"), Just("__consumer_offsets-3"), Just("none")];
+    // `t` is deleted and created again; `u` stands in records that Kafka wrote.
+    let partitions = prop_oneof![
+        Just("t@1-0"),
+        Just("t@1-1,u-0"),
+        Just("t@2-0,t@2-1,t@1-0"),
+        Just("__consumer_offsets@9-3"),
+        Just("none")
+    ];
     prop_oneof![
         4 => (client(), any::<bool>(), prop::bool::weighted(0.2))
             .prop_map(|(client, own, lost)| Op::Init { client, own, lost }),
@@ -103,14 +111,10 @@ impl Watcher {
                 continue;
             };
             let value = TransactionLogValue::parse(value).expect("a value");
-            let listed = value.partitions.iter().flatten();
             let told = Told {
                 status: TxnStatus::from_id(value.status).expect("a state"),
                 producer: producer(&format!("{}/{}", value.producer_id, value.producer_epoch)),
-                partitions: listed
-                    .flat_map(|topic| topic.partitions.iter().map(|p| format!("{}-{p}", topic.topic)))
-                    .flat_map(|text| partitions(&text))
-                    .collect(),
+                partitions: record_partitions(record),
                 end: Offset::new(offset + 1).expect("counted up"),
             };
             self.check_step(&id, before.as_ref(), &told);
@@ -365,10 +369,22 @@ proptest! {
     fn foreign_records_are_parsed(
         key in prop::collection::vec(any::<u8>(), 0..20),
         value in prop::option::of(prop::collection::vec(any::<u8>(), 0..60)),
+        header in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
     ) {
+        let mut world = World::new(CONFIG);
+        let mut watcher = Watcher::default();
+        step(&mut world, &mut watcher, &Op::Init { client: 0, own: false, lost: false });
+        step(&mut world, &mut watcher, &Op::Add { client: 0, partitions: "t@1-1,u-0" });
+        let ours = world.log.last().expect("just appended");
+        let sound = TxnLoader::new(CONFIG).replay(Offset::ZERO, &ours.key, ours.value.as_deref(), &[]);
+        prop_assert_eq!(sound, Ok(()), "headers may be missing");
+        let headers = [(Bytes::from_static(b"forebay.topic-ids"), header.clone().map(Bytes::from))];
+        let topics = TxnLoader::new(CONFIG).replay(Offset::ZERO, &ours.key, ours.value.as_deref(), &headers);
+        prop_assert_eq!(topics.is_ok(), header.is_some_and(|ids| ids.len() == 2 * 16), "an id for each topic");
+
         let mut loader = TxnLoader::new(CONFIG);
         let at = Offset::new(41).expect("not negative");
-        match loader.replay(at, &key, value.as_deref(), &[]) {
+        match loader.replay(at, &key, value.as_deref(), &headers) {
             Ok(()) => prop_assert_eq!(loader.log_end(), at.next()),
             Err(error) => {
                 let text = error.to_string();
@@ -387,7 +403,7 @@ fn a_snapshot_with_any_byte_changed_is_parsed() {
         step(&mut world, &mut watcher, &Op::Init { client, own: false, lost: false });
         step(&mut world, &mut watcher, &Op::Init { client, own: true, lost: false });
     }
-    step(&mut world, &mut watcher, &Op::Add { client: 0, partitions: "t-1,u-0" });
+    step(&mut world, &mut watcher, &Op::Add { client: 0, partitions: "t@1-1,u-0" });
     let whole = world.machine.snapshot().bytes;
     let mut refused = 0;
     for place in 0..whole.len() {

@@ -50,7 +50,7 @@ fn find(context: &Context, name: &str, index: i32) -> Result<TxnPartition, Error
     }
     let partition = PartitionIndex::new(index).ok().filter(|index| row.partition(*index).is_some());
     let partition = partition.ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    Ok(TxnPartition { topic: row.name.clone(), partition })
+    Ok(TxnPartition { topic: row.name.clone(), topic_id: Some(row.id), partition })
 }
 
 async fn add(

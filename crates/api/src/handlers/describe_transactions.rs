@@ -1,6 +1,6 @@
 //! DescribeTransactions, key 65, version 0. KIP-664.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_coordinator::machine::txn::{Answer, Description, Request};
 use forebay_types::{Timestamp, TopicName};
@@ -34,11 +34,13 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
 }
 
 fn state(described: Description) -> TransactionState {
-    let mut topics: BTreeMap<_, Vec<i32>> = BTreeMap::new();
+    // Topics are named: what a deleted one and its successor of the same name hold is told as one.
+    let mut topics: BTreeMap<_, BTreeSet<i32>> = BTreeMap::new();
     for partition in described.partitions {
-        topics.entry(partition.topic).or_default().push(partition.partition.get());
+        topics.entry(partition.topic).or_default().insert(partition.partition.get());
     }
-    let topic = |(name, partitions): (TopicName, _)| {
+    let topic = |(name, partitions): (TopicName, BTreeSet<i32>)| {
+        let partitions = partitions.into_iter().collect();
         TopicData::default().with_topic(text(name.as_str()).into()).with_partitions(partitions)
     };
     TransactionState::default()

@@ -29,7 +29,5 @@ pub(super) async fn follow(shared: Arc<Shared>, host: Weak<Coordinators>) {
 
 /// Live ones and those in the trash.
 fn topics(shared: &Shared) -> BTreeMap<TopicId, TopicName> {
-    let topics = shared.metadata.topics();
-    let all = topics.list().into_iter().chain(topics.trash());
-    all.map(|row| (row.id, row.name.clone())).collect()
+    shared.metadata.topics().all().into_iter().map(|row| (row.id, row.name.clone())).collect()
 }

@@ -4,8 +4,10 @@
 //! a marker is there already (`log`), and what comes after the last one (`machine::txn`).
 //!
 //! Consistency: a marker carries the offset of its Prepare record, so that a partition tells a repetition from a new
-//! transaction's (D14). Retries: without end, since the transaction can end in no other way; a topic that is deleted
-//! meanwhile is done. Crash: the next owner of the transaction's partition sends all of its markers again.
+//! transaction's (D14). It goes to the topic that the transaction wrote to, by its id: into the trash too, from where the
+//! topic may come back, and never to a topic created since under the same name. Retries: without end, since the
+//! transaction can end in no other way; a topic that is purged meanwhile is done. Crash: the next owner of the
+//! transaction's partition sends all of its markers again.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -151,13 +153,15 @@ async fn write_one(
         if shared.is_over() {
             return Err(Ended);
         }
-        let Some(topic) = shared.metadata.topics().by_name(&partition.topic) else { return Ok(()) };
-        let index = partition.partition;
-        // Created again with fewer partitions: the one that the transaction wrote to went with the topic before.
-        if topic.partition(index).is_none() {
-            return Ok(());
-        }
-        let written = if partition.topic == *internal::name(CoordinatorKind::Group) {
+        let (topics, index) = (shared.metadata.topics(), partition.partition);
+        let topic = match partition.topic_id {
+            Some(id) => topics.by_id(id),
+            // As Kafka would find it, who wrote the transaction down.
+            None => topics.by_name(&partition.topic),
+        };
+        // Purged; or, by name, created again with fewer partitions.
+        let Some(topic) = topic.filter(|topic| topic.partition(index).is_some()) else { return Ok(()) };
+        let written = if topic.is_live() && topic.name == *internal::name(CoordinatorKind::Group) {
             // The group machine must see its markers in the order of its log.
             let inputs = host.upgrade().ok_or(Ended)?.group_inputs(index);
             let (reply, answer) = oneshot::channel();

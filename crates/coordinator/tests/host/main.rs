@@ -3,4 +3,5 @@
 mod groups;
 mod opening;
 mod transactions;
+mod trash;
 mod world;

@@ -199,8 +199,9 @@ impl Life {
     }
 
     pub async fn add(&self, id: &str, producer: Producer, topic: &str, index: PartitionIndex) -> Result<(), Refusal> {
-        let partition = TxnPartition { topic: topic_name(topic), partition: index };
-        let partitions = vec![partition];
+        let topic = topic_name(topic);
+        let topic_id = self.metadata.topics().by_name(&topic).map(|row| row.id);
+        let partitions = vec![TxnPartition { topic, topic_id, partition: index }];
         let request = txn::Request::AddPartitions(AddPartitions {
             transactional_id: id.to_owned(),
             producer,
@@ -273,22 +274,28 @@ impl Life {
     /// Values below what a reader may see; aborted ones are left out for one who reads committed.
     pub async fn values(&self, topic: &str, isolation: Isolation) -> Vec<String> {
         let partition = self.partition(topic);
-        let request = ReadRequest { from: Offset::ZERO, isolation, bytes_max: 1 << 20, at_least_one: true };
-        let read = partition.read(request).await.expect("readable");
+        let end = partition.offsets().expect("open").end(isolation);
         let mut values = Vec::new();
-        for run in &read.batches {
-            for batch in Batches::new(run).map(|batch| batch.expect("whole batches")) {
-                let hidden = read.aborted.iter().any(|txn| {
-                    txn.producer.get() == batch.header.producer_id
-                        && (txn.first_offset.get()..=txn.last_offset.get()).contains(&batch.header.base_offset)
-                });
-                if batch.header.is_control() || hidden {
-                    continue;
-                }
-                let bytes = Bytes::copy_from_slice(batch.bytes);
-                for record in forebay_wire::batch::records(&bytes, 1 << 20).expect("sound") {
-                    let value = record.expect("sound").value.expect("a value");
-                    values.push(String::from_utf8(value.to_vec()).expect("text"));
+        let mut from = Offset::ZERO;
+        while from < end {
+            let request = ReadRequest { from, isolation, bytes_max: 1 << 20, at_least_one: true };
+            let read = partition.read(request).await.expect("readable");
+            for run in &read.batches {
+                for batch in Batches::new(run).map(|batch| batch.expect("whole batches")) {
+                    let header = batch.header;
+                    from = Offset::new(header.last_offset() + 1).expect("an offset");
+                    let hidden = read.aborted.iter().any(|txn| {
+                        txn.producer.get() == header.producer_id
+                            && (txn.first_offset.get()..=txn.last_offset.get()).contains(&header.base_offset)
+                    });
+                    if header.is_control() || hidden {
+                        continue;
+                    }
+                    let bytes = Bytes::copy_from_slice(batch.bytes);
+                    for record in forebay_wire::batch::records(&bytes, 1 << 20).expect("sound") {
+                        let value = record.expect("sound").value.expect("a value");
+                        values.push(String::from_utf8(value.to_vec()).expect("text"));
+                    }
                 }
             }
         }

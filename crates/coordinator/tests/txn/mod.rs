@@ -13,6 +13,7 @@
 //! > deadline                                        how long until a tick is asked for
 //! > snapshot, > restart                             a new owner: the last snapshot, and the log behind it
 //! ```
+//! A partition is `TOPIC-NUMBER`, or `TOPIC@ID-NUMBER` where the topic's id is known.
 //! Seen are `+ OFFSET ID STATE PRODUCER PARTITIONS` for a record, `= ANSWER @END` for an answer that leaves once the
 //! log is durable up to END, and `! …` for markers to write.
 
@@ -29,7 +30,8 @@ use forebay_coordinator::machine::txn::{
 };
 use forebay_coordinator::machine::{Now, Producer, Record, Token};
 use forebay_coordinator::schema::{TransactionLogKey, TransactionLogValue};
-use forebay_types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicName};
+use forebay_types::{LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicId, TopicName};
+use uuid::Uuid;
 
 /// A Tuesday in November 2023.
 pub const START_MS: i64 = 1_700_000_000_000;
@@ -259,12 +261,34 @@ pub fn record_text(record: &Record) -> String {
     let value = TransactionLogValue::parse(value).expect("a value that Kafka reads");
     let state = TxnStatus::from_id(value.status).expect("a state").name();
     let mut text = format!("{id} {state} {}/{}", value.producer_id, value.producer_epoch);
-    for topic in value.partitions.iter().flatten() {
-        for partition in &topic.partitions {
-            write!(text, " {}-{partition}", topic.topic).expect("strings grow");
-        }
+    for partition in record_partitions(record) {
+        write!(text, " {}", partition_text(&partition)).expect("strings grow");
     }
     text
+}
+
+/// The partitions that a record's value and header name, in order.
+pub fn record_partitions(record: &Record) -> Vec<TxnPartition> {
+    let value = record.value.as_ref().expect("no tombstone");
+    let topics = TransactionLogValue::parse(value).expect("a value that Kafka reads").partitions.unwrap_or_default();
+    let header = record.headers.iter().find(|(name, _)| *name == "forebay.topic-ids");
+    let mut ids = header.map_or_else(Vec::new, |(_, bytes)| bytes.chunks(16).map(topic_id).collect()).into_iter();
+    let mut partitions = Vec::new();
+    for topic in topics {
+        let topic_id = ids.next().flatten();
+        let name = TopicName::new(&topic.topic).expect("a topic's name");
+        partitions.extend(topic.partitions.iter().map(|index| TxnPartition {
+            topic: name.clone(),
+            topic_id,
+            partition: PartitionIndex::new(*index).expect("a partition"),
+        }));
+    }
+    assert_eq!(ids.next(), None, "an id for each topic of the value");
+    partitions
+}
+
+fn topic_id(bytes: &[u8]) -> Option<TopicId> {
+    TopicId::new(Uuid::from_bytes(bytes.try_into().expect("16 bytes for each id"))).ok()
 }
 
 fn markers_text(markers: &Markers) -> String {
@@ -330,7 +354,13 @@ pub fn producer_text(producer: Producer) -> String {
 }
 
 fn joined(partitions: &[TxnPartition]) -> String {
-    partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    partitions.iter().map(partition_text).collect::<Vec<_>>().join(" ")
+}
+
+fn partition_text(partition: &TxnPartition) -> String {
+    let TxnPartition { topic, topic_id, partition } = partition;
+    let id = topic_id.map_or_else(String::new, |id| format!("@{}", id.get().as_u128()));
+    format!("{topic}{id}-{partition}")
 }
 
 pub fn producer(text: &str) -> Producer {
@@ -341,12 +371,15 @@ pub fn producer(text: &str) -> Producer {
     }
 }
 
-/// `t-0,t-1`, or `none`.
+/// `t-0,t@7-1`, or `none`.
 pub fn partitions(text: &str) -> Vec<TxnPartition> {
     let one = |text: &str| {
         let (topic, partition) = text.rsplit_once('-').expect("TOPIC-PARTITION");
+        let (topic, id) = topic.split_once('@').map_or((topic, None), |(topic, id)| (topic, Some(id)));
+        let id = id.map(|id| Uuid::from_u128(id.parse().expect("a number")));
         TxnPartition {
             topic: TopicName::new(topic).expect("a topic's name"),
+            topic_id: id.map(|id| TopicId::new(id).expect("not nil")),
             partition: PartitionIndex::new(partition.parse().expect("a number")).expect("a partition"),
         }
     };

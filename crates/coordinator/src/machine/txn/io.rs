@@ -9,14 +9,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use forebay_types::{LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicName};
+use forebay_types::{LeaderEpoch, Offset, PartitionIndex, ProducerId, Timestamp, TopicId, TopicName};
 
 use super::super::{Producer, Record, Token};
 
-/// A partition as `__transaction_state` names it: by the topic's name, as Kafka's record schema does.
+/// A partition in a transaction: by its topic's name, as Kafka's record schema has it, and by its topic's id, so that one
+/// created later under the same name is another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxnPartition {
     pub topic: TopicName,
+    /// `None` where a record tells names only: Kafka wrote it.
+    pub topic_id: Option<TopicId>,
     pub partition: PartitionIndex,
 }
 
@@ -94,7 +97,7 @@ impl TxnStatus {
 pub enum Input {
     /// A client, or a partition's owner, asks. Answered in the same [`TxnOutput`].
     Request { token: Token, request: Request },
-    /// The markers of these partitions are durable, or their topic is gone. Repeats and strays change nothing.
+    /// The markers of these partitions are durable, or their topic is gone for good. Repeats and strays change nothing.
     MarkersWritten { transactional_id: String, prepare_offset: Offset, partitions: Vec<TxnPartition> },
     /// Time went on: due at [`TxnOutput::deadline`]. Only a tick aborts or expires anything, so a host that doubts its
     /// clock withholds it.
@@ -226,7 +229,7 @@ pub struct Description {
     pub timeout_ms: i32,
     /// When the transaction began, also after its end; `None` where none began since the last InitProducerId.
     pub started: Option<Timestamp>,
-    /// Sorted; empty unless a transaction is open or ending.
+    /// Sorted; empty unless a transaction is open or ending. Two topics of one name may be among them.
     pub partitions: Vec<TxnPartition>,
 }
 

@@ -5,13 +5,15 @@
 //! Invariants:
 //! 1. A transaction begins with its first partition; its time runs from there, however many follow.
 //! 2. What is in it already is confirmed without a record.
+//! 3. A partition of a topic created again is not in it because the one before was: its records would have no marker.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::{Now, Producer};
 use super::TxnMachine;
 use super::entry::{Entry, Ongoing, State};
-use super::io::{AddPartitions, Refusal, TxnOutput, Verified, Verify};
+use super::io::{AddPartitions, Refusal, TxnOutput, TxnPartition, Verified, Verify};
 use super::table::Slot;
 
 /// AddPartitionsToTxn and AddOffsetsToTxn call being fenced PRODUCER_FENCED from this version on.
@@ -55,7 +57,7 @@ impl TxnMachine {
             State::Ongoing(ongoing) => Some(&ongoing.partitions),
             State::Empty | State::Complete(..) => None,
         };
-        let missing = request.partitions.iter().filter(|p| !held.is_some_and(|held| held.contains(p)));
+        let missing = request.partitions.iter().filter(|p| !held.is_some_and(|held| holds(held, p)));
         Ok(Verified { missing: missing.cloned().collect() })
     }
 
@@ -66,6 +68,11 @@ impl TxnMachine {
         }
         self.table.find(id).ok_or(Refusal::Mapping)
     }
+}
+
+/// Whether a partition was added: this one, or one of its name that Kafka wrote down.
+fn holds(held: &BTreeSet<TxnPartition>, partition: &TxnPartition) -> bool {
+    held.contains(partition) || held.contains(&TxnPartition { topic_id: None, ..partition.clone() })
 }
 
 /// How long a transaction of the id may stay open.

@@ -3,13 +3,14 @@
 //! Owns: the layout below. Leaves to others: checksum, name, and when a snapshot may be referenced (`format`, the host).
 //!
 //! ```text
-//! version u8 = 1 | log end | newest update (zigzag) | topics: n × { length, name } | ids: n × id
+//! version u8 = 2 | log end | newest update (zigzag) | topics: n × { length, name, topic id } | ids: n × id
 //! id := { length, text } | status + 8 × has previous, u8 | producer id, epoch | [previous id, epoch]
 //!       | timeout (zigzag) | newest update − update | log end − offset
 //!       | unless Empty: update − start (zigzag)
 //!       | Ongoing, Prepare: n × { topic, partition }
 //! ```
-//! Numbers are LEB128 varints. An idle id takes about twenty bytes beside its text.
+//! Numbers are LEB128 varints, a topic id has 16 bytes and is nil where it is not known. An idle id takes about twenty
+//! bytes beside its text. Version 1 had no topic ids; it is read as if none were known.
 //!
 //! Invariants:
 //! 1. Restored and opened, the machine is the one that was written, but for what opening begins anew; so time-outs are
@@ -19,17 +20,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use forebay_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicName};
+use forebay_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Timestamp, TopicId, TopicName};
 
 use super::super::Producer;
 use super::TxnMachine;
 use super::entry::{Entry, state_of};
 use super::io::{TxnPartition, TxnStatus};
+use super::record::{bytes_of, topic_id_of};
 use super::table::Table;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_TOPIC_IDS: u8 = 1;
 /// Set beside the status where a previous producer follows.
 const HAS_PREVIOUS: u8 = 8;
+
+/// How partitions name their topic: two of one name are two topics.
+type Topic<'a> = (&'a TopicName, Option<TopicId>);
+
+fn topic_of(partition: &TxnPartition) -> Topic<'_> {
+    (&partition.topic, partition.topic_id)
+}
 
 /// A machine's state at an offset of its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +63,15 @@ impl TxnMachine {
     pub fn snapshot(&self) -> Snapshot {
         let newest = self.table.iter().map(|(_, entry)| entry.updated).max().unwrap_or_default();
         let held = || self.table.iter().filter_map(|(_, entry)| entry.partitions()).flatten();
-        let mut topics: BTreeMap<&TopicName, u64> = held().map(|partition| (&partition.topic, 0)).collect();
+        let mut topics: BTreeMap<Topic<'_>, u64> = held().map(|partition| (topic_of(partition), 0)).collect();
         let mut out = vec![VERSION];
         put(&mut out, self.log_end.get().unsigned_abs());
         put_signed(&mut out, newest.as_millis());
         put_len(&mut out, topics.len());
-        for (number, (topic, place)) in (0..).zip(&mut topics) {
+        for (number, ((name, id), place)) in (0..).zip(&mut topics) {
             *place = number;
-            put_text(&mut out, topic.as_str());
+            put_text(&mut out, name.as_str());
+            out.extend(bytes_of(*id));
         }
         put_len(&mut out, self.table.len());
         for (_, entry) in self.table.iter() {
@@ -69,7 +80,7 @@ impl TxnMachine {
         Snapshot { log_end: self.log_end, bytes: out.into() }
     }
 
-    fn put_entry(&self, out: &mut Vec<u8>, entry: &Entry, newest: Timestamp, topics: &BTreeMap<&TopicName, u64>) {
+    fn put_entry(&self, out: &mut Vec<u8>, entry: &Entry, newest: Timestamp, topics: &BTreeMap<Topic<'_>, u64>) {
         put_text(out, &entry.id);
         let status = entry.status().id().unsigned_abs();
         out.push(if entry.previous().is_some() { status | HAS_PREVIOUS } else { status });
@@ -85,9 +96,9 @@ impl TxnMachine {
         }
         if let Some(partitions) = entry.partitions() {
             put_len(out, partitions.len());
-            for TxnPartition { topic, partition } in partitions {
-                put(out, topics[topic]);
-                put(out, u64::from(partition.get().unsigned_abs()));
+            for partition in partitions {
+                put(out, topics[&topic_of(partition)]);
+                put(out, u64::from(partition.partition.get().unsigned_abs()));
             }
         }
     }
@@ -96,7 +107,8 @@ impl TxnMachine {
 /// The log's end and the table that a snapshot was written from.
 pub(super) fn read(bytes: &[u8]) -> Result<(Offset, Table), SnapshotProblem> {
     let mut reader = Reader { bytes, position: 0 };
-    if reader.byte("version")? != VERSION {
+    let version = reader.byte("version")?;
+    if ![VERSION, VERSION_WITHOUT_TOPIC_IDS].contains(&version) {
         return Err(SnapshotProblem { field: "version", position: 0, problem: "not one that this version reads" });
     }
     let log_end = reader.number("log end", |n| i64::try_from(n).ok())?;
@@ -105,7 +117,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Offset, Table), SnapshotProblem> {
     let mut topics = Vec::new();
     for _ in 0..reader.varint("topics")? {
         let name = reader.text("topic")?;
-        topics.push(TopicName::new(name).map_err(|_| reader.problem("topic", "not a topic's name"))?);
+        let name = TopicName::new(name).map_err(|_| reader.problem("topic", "not a topic's name"))?;
+        let id = if version == VERSION { topic_id_of(reader.array("topic id")?) } else { None };
+        topics.push((name, id));
     }
     let mut table = Table::default();
     for _ in 0..reader.varint("ids")? {
@@ -126,7 +140,7 @@ fn read_entry(
     reader: &mut Reader<'_>,
     log_end: Offset,
     newest: i64,
-    topics: &[TopicName],
+    topics: &[(TopicName, Option<TopicId>)],
 ) -> Result<Entry, SnapshotProblem> {
     let id = reader.text("transactional id")?;
     let flags = reader.byte("status")?;
@@ -145,9 +159,9 @@ fn read_entry(
     let mut partitions = BTreeSet::new();
     if matches!(status, TxnStatus::Ongoing | TxnStatus::PrepareCommit | TxnStatus::PrepareAbort) {
         for _ in 0..reader.varint("partitions")? {
-            let topic = reader.number("topic", |n| topics.get(usize::try_from(n).ok()?))?.clone();
+            let (topic, topic_id) = reader.number("topic", |n| topics.get(usize::try_from(n).ok()?))?.clone();
             let partition = reader.number("partition", |n| PartitionIndex::new(i32::try_from(n).ok()?).ok())?;
-            partitions.insert(TxnPartition { topic, partition });
+            partitions.insert(TxnPartition { topic, topic_id, partition });
         }
     }
     let mut entry = Entry::new(id, producer, timeout_ms);
@@ -172,6 +186,13 @@ impl<'a> Reader<'a> {
         let byte = *self.bytes.get(self.position).ok_or_else(|| self.problem(field, "the snapshot ends early"))?;
         self.position += 1;
         Ok(byte)
+    }
+
+    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], SnapshotProblem> {
+        let rest = self.bytes.get(self.position..).and_then(<[u8]>::first_chunk::<N>);
+        let bytes = *rest.ok_or_else(|| self.problem(field, "the snapshot ends early"))?;
+        self.position += N;
+        Ok(bytes)
     }
 
     fn varint(&mut self, field: &'static str) -> Result<u64, SnapshotProblem> {
