@@ -5,6 +5,8 @@
 //! 1. Partitions ascend by (partition, log), each once; a partition's producers ascend by id.
 //! 2. A block repeats whose it is, so that a range read with a wrong reference is refused.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use forebay_types::{BrokerEpoch, BrokerId, ClusterId, LogId, Offset, ProducerId, Timestamp, TopicPartition};
 
@@ -49,8 +51,8 @@ pub struct SnapshotRef {
 /// What a snapshot tells of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionProducers {
-    /// By ascending id.
-    pub producers: Vec<(ProducerId, ProducerState)>,
+    /// By ascending id. Shared with whoever has them in use: a snapshot of a million copies none.
+    pub producers: Vec<(ProducerId, Arc<ProducerState>)>,
     /// The aborted transactions that a reader may still have to know, in the order of their markers.
     pub aborted: Vec<AbortedTxn>,
 }
@@ -228,17 +230,17 @@ impl SnapshotRef {
         if count as u64 * ProducerChange::SIZE_MIN as u64 > r.left() as u64 {
             return Err(bad("number of producers", format_args!("{count} in {} bytes", r.left())));
         }
-        let mut producers: Vec<(ProducerId, ProducerState)> = Vec::with_capacity(count);
+        let mut producers: Vec<(ProducerId, Arc<ProducerState>)> = Vec::with_capacity(count);
         for _ in 0..count {
             let change = ProducerChange::read(&mut r)?;
             let id = change.producer;
-            let Some(state) = ProducerState::from_change(change) else {
+            let Some((id, state)) = ProducerState::from_change(change) else {
                 return Err(bad("producer", format_args!("{id}: a change and no state")));
             };
             if producers.last().is_some_and(|(last, _)| *last >= id) {
                 return Err(bad("producer order", id));
             }
-            producers.push(state);
+            producers.push((id, Arc::new(state)));
         }
         let mut aborted = Vec::with_capacity(aborted_count);
         for _ in 0..aborted_count {

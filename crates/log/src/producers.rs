@@ -22,6 +22,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_env::Instant;
@@ -89,20 +90,27 @@ pub struct ProducerDescription {
     pub open_txn: Option<Offset>,
 }
 
-/// A producer as of the log end.
+/// A producer as of the log end. Flink makes a million of them in a day: silent, each costs its place in the map, a state
+/// and the one batch of its window.
 #[derive(Debug)]
 struct Known {
-    state: ProducerState,
+    /// Shared with the snapshot that is being written, and copied only where it changes meanwhile.
+    state: Arc<ProducerState>,
     /// When a batch or a marker of it was last appended here, or could have been for the first time.
     heard: Instant,
 }
+
+/// What a silent producer may cost beside its place in the map and the batches of its window: 128 bytes with the two
+/// counters of its `Arc`.
+const STATE_SIZE_MAX: usize = 112;
+const _: () = assert!(size_of::<ProducerState>() <= STATE_SIZE_MAX && size_of::<Known>() <= 24, "a producer has grown");
 
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
     /// As of the log end.
     states: BTreeMap<ProducerId, Known>,
     /// As of the committed end, for producers that have appended since; `None` for one that was not known then.
-    committed: BTreeMap<ProducerId, Option<ProducerState>>,
+    committed: BTreeMap<ProducerId, Option<Arc<ProducerState>>>,
     /// Open transactions by their first offset.
     open: BTreeMap<Offset, ProducerId>,
     /// Transactions whose marker is appended but not below the high watermark: first offset to marker offset.
@@ -126,7 +134,8 @@ impl Producers {
     /// Moves past a range of the log as its footer tells it, before anything is appended.
     pub fn absorb(&mut self, changes: &[ProducerChange], aborted: &[AbortedTxn], now: Instant) {
         for change in changes {
-            let state = &mut known(&mut self.states, change.producer, change.epoch, now).state;
+            let known = known(&mut self.states, change.producer, change.epoch, now);
+            let state = Arc::make_mut(&mut known.state);
             if let Some(first) = state.open_txn {
                 self.open.remove(&first);
             }
@@ -172,7 +181,7 @@ impl Producers {
     }
 
     fn state(&self, id: ProducerId) -> Option<&ProducerState> {
-        self.states.get(&id).map(|known| &known.state)
+        self.states.get(&id).map(|known| &*known.state)
     }
 
     fn is_open(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
@@ -232,13 +241,14 @@ impl Producers {
     pub fn append(&mut self, batch: &BatchSummary, now: Instant) -> Option<AbortedTxn> {
         let producer = batch.producer.as_ref()?;
         if let Entry::Vacant(committed) = self.committed.entry(producer.id) {
-            committed.insert(self.states.get(&producer.id).map(|known| known.state.clone()));
+            committed.insert(self.states.get(&producer.id).map(|known| Arc::clone(&known.state)));
         }
         let known = known(&mut self.states, producer.id, producer.epoch, now);
         known.heard = now;
-        let open_before = known.state.open_txn;
-        known.state.apply_batch(batch, producer);
-        if let (None, Some(first)) = (open_before, known.state.open_txn) {
+        let state = Arc::make_mut(&mut known.state);
+        let open_before = state.open_txn;
+        state.apply_batch(batch, producer);
+        if let (None, Some(first)) = (open_before, state.open_txn) {
             self.open.insert(first, producer.id);
         }
         if batch.transactional {
@@ -265,8 +275,8 @@ impl Producers {
             let Entry::Occupied(mut committed) = self.committed.entry(change.producer) else {
                 panic!("producer {} has appended nothing that could be committed", change.producer)
             };
-            let behind = committed.get_mut().get_or_insert_with(|| ProducerState::new(change.epoch));
-            behind.apply(change);
+            let behind = committed.get_mut().get_or_insert_with(|| Arc::new(ProducerState::new(change.epoch)));
+            Arc::make_mut(behind).apply(change);
             if self.states.get(&change.producer).is_some_and(|known| known.state == *behind) {
                 committed.remove();
             }
@@ -326,7 +336,7 @@ impl Producers {
     /// Everything that [`Producers::restore`] takes, as of the committed end, which is given.
     pub fn snapshot(&self, committed_end: Offset) -> PartitionProducers {
         let committed = |(id, known): (&ProducerId, &Known)| match self.committed.get(id) {
-            None => Some((*id, known.state.clone())),
+            None => Some((*id, Arc::clone(&known.state))),
             Some(behind) => behind.clone().map(|behind| (*id, behind)),
         };
         let producers = self.states.iter().filter_map(committed).collect();
@@ -345,7 +355,7 @@ pub(crate) enum MarkerVerdict {
 
 /// The producer, begun where it is new.
 fn known(states: &mut BTreeMap<ProducerId, Known>, id: ProducerId, epoch: ProducerEpoch, now: Instant) -> &mut Known {
-    states.entry(id).or_insert_with(|| Known { state: ProducerState::new(epoch), heard: now })
+    states.entry(id).or_insert_with(|| Known { state: Arc::new(ProducerState::new(epoch)), heard: now })
 }
 
 fn check_sequence(state: &ProducerState, producer: &BatchProducer) -> Result<(), ProducerError> {

@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use forebay_env::Env;
-use forebay_format::{EncodedSnapshot, ObjectName, ProducerSnapshotWriter, SnapshotHead};
+use forebay_format::{EncodedSnapshot, ObjectName, PartitionProducers, ProducerSnapshotWriter, SnapshotHead};
 use forebay_metadata::command::{SNAPSHOTS_PER_COMMAND_MAX, SnapshotAt};
 use forebay_metadata::{BrokerLife, Command, Metadata};
 use forebay_store::{Body, Key, Store, create_exact};
-use forebay_types::{ClusterId, TopicPartition};
+use forebay_types::{ClusterId, LogId, TopicPartition};
 use tokio::sync::Mutex;
 
 use crate::partition::Partition;
@@ -68,14 +68,10 @@ impl Snapshots {
             number,
             written_at: self.env.now(),
         };
-        let mut writer = ProducerSnapshotWriter::new(head);
-        let mut taken = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            let (at, producers) = partition.snapshot_producers();
-            writer.push(partition.id(), partition.log(), at, &producers);
-            taken.push(SnapshotAt { partition: partition.id(), leader_epoch: partition.leader_epoch(), at });
-        }
-        let EncodedSnapshot { chunks, size, .. } = writer.finish();
+        let states: Vec<Taken> = partitions.iter().map(|partition| Taken::of(partition)).collect();
+        let taken = states.iter().map(|state| state.at).collect::<Vec<SnapshotAt>>();
+        let encoded = self.env.blocking("encode-producers", move || encode(head, &states)).await;
+        let EncodedSnapshot { chunks, size, .. } = encoded;
         let object = ObjectName::ProducerSnapshot { broker, epoch, number }.to_string();
         create_exact(&self.env, &*self.store, &Key::new(&object)?, Body::from(chunks)).await?;
         let name: Arc<str> = object.as_str().into();
@@ -86,4 +82,28 @@ impl Snapshots {
         }
         Ok(())
     }
+}
+
+/// One partition's state, shared with the partition.
+struct Taken {
+    log: LogId,
+    at: SnapshotAt,
+    producers: PartitionProducers,
+}
+
+impl Taken {
+    fn of(partition: &Partition) -> Self {
+        let (at, producers) = partition.snapshot_producers();
+        let at = SnapshotAt { partition: partition.id(), leader_epoch: partition.leader_epoch(), at };
+        Self { log: partition.log(), at, producers }
+    }
+}
+
+/// Work that grows with the producers, so not for the runtime's threads.
+fn encode(head: SnapshotHead, states: &[Taken]) -> EncodedSnapshot {
+    let mut writer = ProducerSnapshotWriter::new(head);
+    for Taken { log, at, producers } in states {
+        writer.push(at.partition, *log, at.at, producers);
+    }
+    writer.finish()
 }

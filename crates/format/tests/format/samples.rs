@@ -1,5 +1,7 @@
 //! Fixed samples for golden bytes and corpus, and arbitrary ones for properties.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use forebay_format::{
     AbortedTxn, BatchProducer, BatchSummary, CoordinatorKind, CoordinatorSnapshot, DiskId, EncodedObject,
@@ -221,7 +223,8 @@ pub fn producer_states() -> PartitionProducers {
     step(&mut first, &transactional(sequenced(13, 1, 4000, 2, 3)));
     step(&mut second, &marker(14, 4001, 0, MarkerKind::Commit, 3, Some((4, 77))));
     let aborted = AbortedTxn { producer: producer(4000), first_offset: offset(2), last_offset: offset(9) };
-    PartitionProducers { producers: vec![(producer(4000), first), (producer(4001), second)], aborted: vec![aborted] }
+    let producers = vec![(producer(4000), Arc::new(first)), (producer(4001), Arc::new(second))];
+    PartitionProducers { producers, aborted: vec![aborted] }
 }
 
 pub fn producer_snapshot() -> EncodedSnapshot {

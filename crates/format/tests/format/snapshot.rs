@@ -1,6 +1,7 @@
 //! Snapshots, fences, journal entries and the folder's marker read back as written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_format::{
@@ -35,7 +36,8 @@ proptest! {
                 let who = batch.producer.filter(|_| batch.marker.is_some())?;
                 Some(AbortedTxn { producer: who.id, first_offset: offset(0), last_offset: batch.last_offset })
             });
-            let state = PartitionProducers { aborted: aborted.collect(), producers: states.into_iter().collect() };
+            let producers = states.into_iter().map(|(id, state)| (id, Arc::new(state))).collect();
+            let state = PartitionProducers { aborted: aborted.collect(), producers };
             w.push(partition(1, i), log(10), offset(77), &state);
             written.push(state);
         }
