@@ -161,24 +161,42 @@ impl ColdReader {
         let mut taken = Taken { batches: Vec::new(), room: read.bytes_max, next: read.from };
         let ahead = pattern.begin(read.from);
         while taken.next < read.end && taken.room > 0 {
-            let extent = self.extent(source, taken.next, Some(pattern)).await?;
-            let layout = match self.layout(&extent).await {
-                Err(ColdError::Store(error)) if matches!(error.kind(), StoreErrorKind::NotFound) => {
-                    // The object was merged away or collected after the lookup: look again, once.
-                    pattern.forget_extents();
-                    let extent = self.extent(source, taken.next, None).await?;
-                    self.layout(&extent).await?
-                }
-                other => other?,
-            };
             let before = taken.next;
-            self.read_object(source, &layout, read, &mut taken, ahead).await?;
+            match self.read_extent(source, read, &mut taken, pattern, ahead).await {
+                Ok(()) => {}
+                // What was read before is whole, and nobody gets it if it goes down with the rest: the next read begins
+                // where this one failed, and is told.
+                Err(_) if !taken.batches.is_empty() => break,
+                Err(error) => return Err(error),
+            }
             if taken.next == before {
                 break;
             }
         }
         pattern.end(read.from, taken.next);
         Ok(taken.batches)
+    }
+
+    /// Takes what the object has of the read that holds its next offset.
+    async fn read_extent(
+        self: &Arc<Self>,
+        source: Source,
+        read: ColdRead,
+        taken: &mut Taken,
+        pattern: &ReadPattern,
+        ahead: usize,
+    ) -> Result<(), ColdError> {
+        let extent = self.extent(source, taken.next, Some(pattern)).await?;
+        let layout = match self.layout(&extent).await {
+            Err(ColdError::Store(error)) if matches!(error.kind(), StoreErrorKind::NotFound) => {
+                // The object was merged away or collected after the lookup: look again, once.
+                pattern.forget_extents();
+                let extent = self.extent(source, taken.next, None).await?;
+                self.layout(&extent).await?
+            }
+            other => other?,
+        };
+        self.read_object(source, &layout, read, taken, ahead).await
     }
 
     /// Takes what one object has of the read.

@@ -98,6 +98,33 @@ async fn records_come_back() {
     .await;
 }
 
+/// A block that is damaged in the bucket takes its own offsets away and nothing else: what lies before and behind it is
+/// served, and so are its neighbours in the same object. Each record here has a block of its own.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_block_takes_its_own_offsets_only() {
+    check(
+        "create a partitions=2 -> NONE
+         produce a/0 x size=200000 -> base=0
+         produce a/0 y size=200000 -> base=1
+         produce a/0 z size=200000 -> base=2
+         produce a/1 other -> base=0
+         restart -> started
+         damage a/0 1 -> damaged
+         # a fetch that reaches it ends before it
+         fetch a/0 0 -> hw=3 lso=3 start=0: 0:x…
+         fetch a/0 1 -> CORRUPT_MESSAGE
+         fetch a/0 1 v=4 committed -> CORRUPT_MESSAGE
+         fetch a/0 2 -> hw=3 lso=3 start=0: 2:z…
+         fetch a/1 0 -> hw=1 lso=1 start=0: 0:other
+         produce a/0 more -> base=3
+         fetch a/0 3 -> hw=4 lso=4 start=0: 3:more
+         restart -> started
+         fetch a/0 1 -> CORRUPT_MESSAGE
+         fetch a/0 2 -> hw=4 lso=4 start=0: 2:z… 3:more",
+    )
+    .await;
+}
+
 /// A client that cannot read zstd is told so (22).
 #[tokio::test(start_paused = true)]
 async fn zstd_is_not_sent_to_those_who_cannot_read_it() {

@@ -53,7 +53,10 @@ fn batch(world: &World, step: &Step<'_>) -> BytesMut {
         _ => builder,
     };
     let keys: Vec<_> = step.options.get("key").map(|keys| keys.split(',').collect()).unwrap_or_default();
+    let size = step.number("size", 0);
     for (at, value) in step.word(2).split(',').enumerate() {
+        let long = value.repeat(size / value.len().max(1));
+        let value = if long.is_empty() { value } else { &long };
         let time = times.get(at).copied().unwrap_or(times[times.len() - 1]);
         let key = keys.get(at).filter(|key| **key != "-").map(|key| key.as_bytes());
         builder.push(time, key, Some(value.as_bytes()).filter(|value| *value != b"-"), &[]);

@@ -6,13 +6,13 @@
 //! create TOPIC [partitions=N] [rf=N] [assign=0:1,1:1] [validate] [key=value…]
 //! delete TOPIC | id:TOPIC …          grow TOPIC COUNT [validate]
 //! metadata [TOPIC | id:TOPIC …] [noauto] [all]
-//! produce TOPIC/INDEX VALUE,… [id= epoch= seq=] [txn=ID] [acks=] [time=] [key=] [codec=]
+//! produce TOPIC/INDEX VALUE,… [id= epoch= seq=] [txn=ID] [acks=] [time=] [key=] [codec=] [size=]
 //! fetch TOPIC/INDEX FROM [committed] [max=] [epoch=] [last=] [session=]
 //! offsets TOPIC/INDEX TIMESTAMP [committed] [epoch=]       epoch TOPIC/INDEX EPOCH [current=]
 //! trim TOPIC/INDEX OFFSET             marker TOPIC/INDEX commit|abort id= [epoch=]
 //! describe topic|broker|logger NAME [KEY,…] [synonyms]     alter|edit topic|broker NAME [key=value …] [validate]
 //! producers TOPIC/INDEX    logdirs [TOPIC]    elect TOPIC/INDEX    cluster [type=N]    acls    reassignments
-//! pin TOPIC/INDEX FROM     restart    drain    wait MS
+//! pin TOPIC/INDEX FROM     damage TOPIC/INDEX OFFSET      restart    drain    wait MS
 //! init [TXN] [id= epoch=] [timeout=]  enlist TXN TOPIC/INDEX … id= [epoch=]          enlist-group TXN GROUP id= [epoch=]
 //! end TXN commit|abort id= [epoch=]   settled TXN        txns [STATE …] [pid=] [longer=]             txn TXN …
 //! coordinator group|txn KEY …         commit GROUP TOPIC/INDEX=OFFSET … [member=] [generation=] [txn=ID id= epoch=]
@@ -123,6 +123,11 @@ async fn run(world: &mut World, step: &Step<'_>) -> String {
         "acls" => admin::acls(world, step).await,
         "reassignments" => admin::reassignments(world, step).await,
         "pin" => Ok(pin(world, step).await),
+        "damage" => {
+            let (topic, index) = step.partition();
+            world.damage(topic, index, Offset::new(step.word(2).parse().expect("an offset")).expect("legal")).await;
+            Ok("damaged".to_owned())
+        }
         verb if coordinators::VERBS.contains(&verb) => coordinators::run(world, step).await,
         "restart" => {
             world.restart().await;
@@ -170,6 +175,14 @@ pub fn told(error_code: i16, message: Option<&str>) -> String {
     }
 }
 
+/// A value's first character stands for one that is too long for a script.
+fn short(value: &str) -> String {
+    match value.chars().next() {
+        Some(first) if value.len() > 1000 => format!("{first}…"),
+        _ => value.to_owned(),
+    }
+}
+
 /// Record batches as text: each record as `OFFSET:VALUE`, a marker as `OFFSET:COMMIT`, tombstones as `OFFSET:-`.
 pub fn records(bytes: &Bytes) -> String {
     let mut shown = Vec::new();
@@ -183,7 +196,7 @@ pub fn records(bytes: &Bytes) -> String {
         }
         for record in forebay_wire::batch::records(&Bytes::copy_from_slice(batch.bytes), 1 << 20).expect("sound") {
             let record = record.expect("sound");
-            let value = record.value.map_or("-".to_owned(), |value| String::from_utf8_lossy(&value).into_owned());
+            let value = record.value.map_or("-".to_owned(), |value| short(&String::from_utf8_lossy(&value)));
             shown.push(format!("{}:{value}", header.base_offset + i64::from(record.offset_delta)));
         }
     }

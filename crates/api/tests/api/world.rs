@@ -10,13 +10,13 @@ use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostConfig, HostParts, LocalMarkers};
 use forebay_env::simulated::{SimDisk, Trace, parts};
 use forebay_env::{Env, Shutdown};
-use forebay_log::{LogConfig, Owner, OwnerParts, Partition, Recovery, Sealers};
+use forebay_log::{LogConfig, Owner, OwnerParts, Partition, Recovery, Sealers, read_footer};
 use forebay_metadata::state::WalKind;
 use forebay_metadata::store::Host;
-use forebay_metadata::{BrokerLife, Command, Metadata};
+use forebay_metadata::{BrokerLife, Command, Extent, Metadata};
 use forebay_store::memory::MemoryStore;
-use forebay_store::{Bucket, Purpose, Store};
-use forebay_types::{BrokerId, PartitionIndex, TopicName};
+use forebay_store::{Body, Bucket, Key, Purpose, Store};
+use forebay_types::{BrokerId, Offset, PartitionIndex, TopicName};
 use forebay_wal::providers::memory::MemoryWal;
 use forebay_wal::{Sealer, WalOwner};
 use forebay_wire::kafka::protocol::Request;
@@ -135,6 +135,20 @@ impl World {
         let name = TopicName::new(topic).expect("a topic's name");
         let topic = self.context().partitions.by_name(&name).expect("an open topic");
         Arc::clone(topic.partition(PartitionIndex::new(index).expect("not negative")).expect("an open partition"))
+    }
+
+    /// Turns a bit over in the block of the bucket that holds an offset.
+    pub async fn damage(&self, topic: &str, index: i32, at: Offset) {
+        let partition = self.partition(topic, index);
+        let extents = self.context().metadata.extents(partition.log(), at, 1).await.expect("the metadata answers");
+        let Extent { object, size, footer_position, .. } = &extents[0];
+        let footer = read_footer(&*self.bucket, object, *size, *footer_position).await.expect("sound so far");
+        let section = footer.sections_of(partition.id(), partition.log()).next().expect("its records are in there");
+        let block = section.blocks_from(at).first().expect("the offset is in a block");
+        let key = Key::new(object).expect("a key");
+        let mut bytes = self.bucket.get(&key).await.expect("it is there").to_vec();
+        bytes[usize::try_from(block.position).expect("in memory") + 100] ^= 4;
+        self.bucket.put(&key, Body::from(bytes)).await.expect("in memory");
     }
 
     /// Sends a frame without its size, and gives the answer's, or why there is none.
