@@ -13,6 +13,7 @@ use forebay_types::{BrokerId, ClusterId};
 use forebay_wal::Wal;
 
 use crate::config::BrokerConfig;
+use crate::counters::Counters;
 
 /// Where clients find a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,7 @@ pub struct Context {
     pub coordinators: Arc<Coordinators>,
     pub wal: Wal,
     pub config: Arc<BrokerConfig>,
+    pub counters: Counters,
 }
 
 impl Context {

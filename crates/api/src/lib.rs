@@ -14,6 +14,7 @@
 
 pub mod apis;
 pub mod config;
+pub mod counters;
 
 mod call;
 mod context;
@@ -21,6 +22,7 @@ mod described;
 mod errors;
 mod handlers;
 mod lookup;
+mod out_of_range;
 
 pub use call::{Call, CallError, Connection, Reply};
 pub use context::{Context, HostPort};

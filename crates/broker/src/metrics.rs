@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use forebay_api::counters::{Beyond, OffsetApi};
 use forebay_cache::CacheCounts;
 use forebay_env::{Env, OpenMode};
 use forebay_store::MeterRow;
@@ -79,6 +80,9 @@ struct EpochScrape {
     pending_bytes: u64,
     warm_bytes: u64,
     cache: CacheCounts,
+    out_of_range: Vec<(OffsetApi, Beyond, u64)>,
+    held_back: u64,
+    held_back_seconds: f64,
 }
 
 fn epoch(status: &Status) -> Option<EpochScrape> {
@@ -87,6 +91,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
     let metrics: &WalMetrics = wal.metrics();
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let topics = epoch.context.partitions.all();
+    let counters = &epoch.context.counters;
     Some(EpochScrape {
         number: epoch.context.life.epoch.get(),
         topics: topics.len() as u64,
@@ -102,6 +107,9 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
         pending_bytes: epoch.owner.pending_bytes() as u64,
         warm_bytes: epoch.owner.warm_bytes(),
         cache: epoch.owner.cache_counts(),
+        out_of_range: counters.offsets_out_of_range().collect(),
+        held_back: counters.produces_held_back(),
+        held_back_seconds: counters.produce_time_held_back().as_secs_f64(),
     })
 }
 
@@ -174,7 +182,14 @@ impl EpochScrape {
         out.gauge("forebay_tail_warm_bytes", "Bytes in memory although they are in the bucket", self.warm_bytes)?;
         out.gauge("forebay_cache_bytes", "Bytes of history in memory", self.cache.held)?;
         out.counter("forebay_cache_hits", "Reads of history answered from memory", self.cache.hits)?;
-        out.counter("forebay_cache_misses", "Reads of history that asked the bucket", self.cache.misses)
+        out.counter("forebay_cache_misses", "Reads of history that asked the bucket", self.cache.misses)?;
+        let offsets = self.out_of_range.iter();
+        let offsets = offsets.map(|(api, beyond, n)| ([("api", api.name()), ("side", beyond.name())], *n));
+        let help = "Offsets asked for that are not in the log; which ones, the log says";
+        out.counters("forebay_offsets_out_of_range", help, offsets)?;
+        out.counter("forebay_produce_held_back", "Produce requests that waited for room", self.held_back)?;
+        let help = "Time for which Produce requests waited for room, all together";
+        out.counter("forebay_produce_held_back_seconds", help, self.held_back_seconds)
     }
 }
 
@@ -190,7 +205,10 @@ impl Out<'_> {
         gauge.encode(self.0.encode_descriptor(name, help, None, MetricType::Gauge)?)
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    fn counter<N>(&mut self, name: &str, help: &str, value: N) -> fmt::Result
+    where
+        ConstCounter<N>: EncodeMetric,
+    {
         ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_api::config::BrokerConfig;
+use forebay_api::counters::Counters;
 use forebay_api::{Context, HostPort};
 use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostConfig, HostParts, LocalMarkers};
@@ -130,6 +131,7 @@ impl Epoch {
             coordinators,
             wal,
             config: Arc::clone(config),
+            counters: Counters::default(),
         };
         Ok(Self { context: Arc::new(context), owner, recovered, upkeep })
     }

@@ -16,51 +16,54 @@ use forebay_wire::kafka::messages::{DeleteRecordsRequest, DeleteRecordsResponse}
 
 use crate::call::{Call, CallError, Reply};
 use crate::context::Context;
+use crate::counters::OffsetApi;
 use crate::errors::{self, Refused};
 use crate::handlers::create_topics::SUBMITS_IN_FLIGHT_MAX;
 use crate::handlers::in_order;
 use crate::lookup::{self, Topic};
+use crate::out_of_range::Asker;
 
 /// Everything that readers may see.
 const HIGH_WATERMARK: i64 = -1;
 
 pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Reply, CallError> {
     let request: DeleteRecordsRequest = call.decode()?;
+    let asker = Asker::new(context, &call, OffsetApi::DeleteRecords);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let open = lookup::by_name(context, &topic.name);
-        let each = topic.partitions.iter().map(|asked| answer(context, &open, asked));
+        let each = topic.partitions.iter().map(|asked| answer(asker, &open, asked));
         let partitions = in_order(each.collect(), SUBMITS_IN_FLIGHT_MAX).await;
         topics.push(DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions));
     }
     call.answer(&DeleteRecordsResponse::default().with_topics(topics))
 }
 
-async fn answer(context: &Context, topic: &Topic, asked: &DeleteRecordsPartition) -> DeleteRecordsPartitionResult {
+async fn answer(asker: Asker<'_>, topic: &Topic, asked: &DeleteRecordsPartition) -> DeleteRecordsPartitionResult {
     let response = DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
-    match delete(context, topic, asked).await {
+    match delete(asker, topic, asked).await {
         Ok(low_watermark) => response.with_low_watermark(low_watermark.get()),
         Err(code) => response.with_error_code(code.code()).with_low_watermark(-1),
     }
 }
 
-async fn delete(context: &Context, topic: &Topic, asked: &DeleteRecordsPartition) -> Result<Offset, ErrorCode> {
+async fn delete(asker: Asker<'_>, topic: &Topic, asked: &DeleteRecordsPartition) -> Result<Offset, ErrorCode> {
     let partition = lookup::partition(topic, asked.partition_index)?;
-    if let Ok(open) = topic {
-        check_topic(open)?;
-    }
+    let topic = topic.as_ref().map_err(|code| *code)?;
+    check_topic(topic)?;
     let offsets = partition.offsets().map_err(|error| errors::log(&error))?;
     let to = match asked.offset {
-        HIGH_WATERMARK => offsets.high_watermark,
-        offset => Offset::new(offset).map_err(|_| ErrorCode::OffsetOutOfRange)?,
+        HIGH_WATERMARK => Some(offsets.high_watermark),
+        offset => Offset::new(offset).ok().filter(|to| *to <= offsets.high_watermark),
     };
-    if to > offsets.high_watermark {
-        return Err(ErrorCode::OffsetOutOfRange);
-    }
+    let Some(to) = to else {
+        let held = offsets.log_start..=offsets.high_watermark;
+        return Err(asker.out_of_range(topic, &partition, asked.offset, held));
+    };
     if to <= offsets.log_start {
         return Ok(offsets.log_start);
     }
-    advance(context, &partition, to).await
+    advance(asker.context(), &partition, to).await
 }
 
 fn check_topic(topic: &OpenTopic) -> Result<(), ErrorCode> {

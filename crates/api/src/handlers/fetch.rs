@@ -20,7 +20,10 @@ use forebay_wire::{BatchHeader, Codec, ErrorCode, FetchPartition, FetchResponse,
 
 use crate::call::{Call, CallError, Reply};
 use crate::context::Context;
-use crate::{errors, lookup};
+use crate::counters::OffsetApi;
+use crate::errors;
+use crate::lookup::{self, Topic};
+use crate::out_of_range::Asker;
 
 /// The first Fetch version whose client knows zstd (KIP-110).
 const ZSTD_FETCH_VERSION: i16 = 10;
@@ -42,8 +45,10 @@ struct Wanted {
 }
 
 struct WantedTopic {
+    /// As it was asked for: the name or the id.
     name: String,
     id: uuid::Uuid,
+    open: Topic,
     partitions: Vec<Wanted>,
 }
 
@@ -72,18 +77,19 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = context.env.monotonic() + wait;
     let wanted = wanted(context, &request, version);
-    let response = poll(context, &wanted, terms, bytes_min, deadline).await;
+    let response = poll(Asker::new(context, &call, OffsetApi::Fetch), &wanted, terms, bytes_min, deadline).await;
     answer(&response)
 }
 
 /// Reads until there is enough, something to tell at once, or no time left.
 async fn poll(
-    context: &Context,
+    asker: Asker<'_>,
     wanted: &[WantedTopic],
     terms: Terms,
     bytes_min: usize,
     deadline: Instant,
 ) -> FetchResponse {
+    let context = asker.context();
     loop {
         let bell = Bell::default();
         for partition in wanted.iter().flat_map(|topic| &topic.partitions) {
@@ -92,7 +98,7 @@ async fn poll(
                 target.hang(&bell);
             }
         }
-        let read = read_all(wanted, terms).await;
+        let read = read_all(asker, wanted, terms).await;
         if read.bytes >= bytes_min || read.urgent || wanted.is_empty() || context.env.monotonic() >= deadline {
             return read.response;
         }
@@ -112,13 +118,13 @@ struct ReadAll {
     urgent: bool,
 }
 
-async fn read_all(wanted: &[WantedTopic], terms: Terms) -> ReadAll {
+async fn read_all(asker: Asker<'_>, wanted: &[WantedTopic], terms: Terms) -> ReadAll {
     let mut all = ReadAll { response: FetchResponse::default(), bytes: 0, urgent: false };
     for topic in wanted {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
             let room = terms.bytes_max.saturating_sub(all.bytes);
-            let partition = match read_one(wanted, terms, room, all.bytes == 0).await {
+            let partition = match read_one(asker, topic, wanted, terms, room, all.bytes == 0).await {
                 Ok(partition) => partition,
                 Err(code) => FetchPartition::error(wanted.index, code.code()),
             };
@@ -132,7 +138,15 @@ async fn read_all(wanted: &[WantedTopic], terms: Terms) -> ReadAll {
 }
 
 /// Reads one partition: at most `room` bytes, but at least one batch where nothing was read before (KIP-74).
-async fn read_one(wanted: &Wanted, terms: Terms, room: usize, first: bool) -> Result<FetchPartition, ErrorCode> {
+async fn read_one(
+    asker: Asker<'_>,
+    topic: &WantedTopic,
+    wanted: &Wanted,
+    terms: Terms,
+    room: usize,
+    first: bool,
+) -> Result<FetchPartition, ErrorCode> {
+    let topic = topic.open.as_ref().map_err(|code| *code)?;
     let partition = wanted.target.as_ref().map_err(|code| *code)?;
     errors::check_leader_epoch(wanted.current_epoch, partition.leader_epoch())?;
     if let Some(diverging) = diverging_epoch(partition, wanted)? {
@@ -145,15 +159,16 @@ async fn read_one(wanted: &Wanted, terms: Terms, room: usize, first: bool) -> Re
             ..FetchPartition::error(wanted.index, 0)
         });
     }
-    let from = Offset::new(wanted.from).map_err(|_| ErrorCode::OffsetOutOfRange)?;
+    let Ok(from) = Offset::new(wanted.from) else {
+        let offsets = partition.offsets().map_err(|error| errors::log(&error))?;
+        return Err(asker.out_of_range(topic, partition, wanted.from, offsets.log_start..=offsets.high_watermark));
+    };
     let request =
         ReadRequest { from, isolation: terms.isolation, bytes_max: wanted.bytes_max.min(room), at_least_one: first };
     let read = match partition.read(request).await {
         Ok(read) => read,
-        Err(error @ LogError::OffsetOutOfRange { .. }) => {
-            // The client may reset and skip or repeat records now: whoever is on call must be able to see why.
-            tracing::warn!(%error, "a fetch is out of range");
-            return Err(ErrorCode::OffsetOutOfRange);
+        Err(LogError::OffsetOutOfRange { start, end, .. }) => {
+            return Err(asker.out_of_range(topic, partition, wanted.from, start..=end));
         }
         Err(error) => return Err(errors::log(&error)),
     };
@@ -214,7 +229,8 @@ fn wanted(context: &Context, request: &FetchRequest, version: i16) -> Vec<Wanted
             current_epoch: partition.current_leader_epoch,
             last_fetched_epoch: partition.last_fetched_epoch,
         });
-        WantedTopic { name: topic.topic.to_string(), id: topic.topic_id, partitions: partitions.collect() }
+        let partitions = partitions.collect();
+        WantedTopic { name: topic.topic.to_string(), id: topic.topic_id, open, partitions }
     });
     topics.collect()
 }

@@ -1,14 +1,19 @@
-//! Produce, key 0, versions 3 to 11. KIP-98 (transactions), KIP-110 (zstd), KIP-467 (errors per record), KIP-890 part 1
-//! (a first transactional batch is verified), KIP-951 (current leader).
+//! Produce, key 0, versions 3 to 11. KIP-98 (transactions), KIP-110 (zstd), KIP-219 (throttle time), KIP-467 (errors per
+//! record), KIP-890 part 1 (a first transactional batch is verified), KIP-951 (current leader).
+//!
+//! A request whose bytes do not fit what may be under way waits, and nothing more is read from its connection meanwhile.
+//! The answer's throttle time says how long that was, so that the client slows down by itself (KIP-219, semantic 28).
 //!
 //! In two phases: the records get their order here, in the order of the connection's requests; the answer waits until
 //! they are durable, while the next request is already decoded.
 //!
 //! Differs from Kafka: `acks=1` and `acks=all` are the same, every record is durable before its ack; `timeout.ms` is not
-//! looked at, a durable write either happens or the broker epoch ends. Records inside a batch are not all read, see
+//! looked at, a durable write either happens or the broker epoch ends. A throttle time comes from the room of the
+//! write-ahead log, not from quotas; its request has waited before the answer, where Kafka mutes the channel after it. Records inside a batch are not all read, see
 //! `log::validate`. Versions 0 to 2 are advertised and refused, as in Kafka 4 (KAFKA-18659).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_log::{Appended, Partition, Unavailable, Validated, Verification, VerificationGuard, validate};
 use forebay_types::{ProducerEpoch, ProducerId, Timestamp, WalPosition};
@@ -29,6 +34,10 @@ const LOG_START_VERSION: i16 = 5;
 
 /// The first version whose answer says more of an error than its code (KIP-467).
 const MESSAGE_VERSION: i16 = 8;
+
+/// The longest throttle time that is told. A client pauses for as long again; once a bucket that was away for minutes is
+/// back, producers must not idle for minutes.
+const THROTTLE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// One partition's records, checked and waiting for the others'.
 struct Checked {
@@ -75,10 +84,12 @@ pub(crate) async fn handle(context: &Context, call: Call<'_>) -> Result<Reply, C
         checked.push((topic.name, each));
     }
 
+    let asked_at = context.env.monotonic();
     let mut admission = match bytes {
         0 => None,
         bytes => context.wal.admit(bytes).await.ok(),
     };
+    let throttle_time_ms = throttle_time_ms(context, context.env.monotonic() - asked_at);
     let mut outcomes = Vec::with_capacity(checked.len());
     let mut position = WalPosition::START;
     for (name, each) in checked {
@@ -101,10 +112,20 @@ pub(crate) async fn handle(context: &Context, call: Call<'_>) -> Result<Reply, C
     let wal = context.wal.clone();
     Ok(Reply::Later(Box::pin(async move {
         let durable = wal.durable(position).await;
-        let response = respond(outcomes, durable.as_ref(), version);
+        let response = respond(outcomes, durable.as_ref(), version).with_throttle_time_ms(throttle_time_ms);
         let frame = encode_response(correlation_id, version, &response)?;
         Ok(vec![frame.freeze()])
     })))
+}
+
+/// What a client is told of the time for which its request was held back: whole milliseconds, so a request that met an
+/// open door is told 0.
+fn throttle_time_ms(context: &Context, held_back: Duration) -> i32 {
+    let told = i32::try_from(held_back.min(THROTTLE_TIME_MAX).as_millis()).expect("at most a second");
+    if told > 0 {
+        context.counters.held_back(held_back);
+    }
+    told
 }
 
 /// Everything that must hold of one partition's records before any are appended.

@@ -98,6 +98,26 @@ async fn records_come_back() {
     .await;
 }
 
+/// Each OFFSET_OUT_OF_RANGE is counted, by who answers it and on which side of the log the offset lies.
+#[tokio::test(start_paused = true)]
+async fn offsets_out_of_range_are_counted() {
+    check(
+        "create a -> NONE
+         produce a/0 x,y -> base=0
+         fetch a/0 2 -> hw=2 lso=2 start=0
+         trim a/0 2 -> low=2
+         out-of-range -> none
+         fetch a/0 1 -> OFFSET_OUT_OF_RANGE
+         fetch a/0 -7 -> OFFSET_OUT_OF_RANGE
+         fetch a/0 3 v=13 wait=500 -> OFFSET_OUT_OF_RANGE
+         trim a/0 3 -> OFFSET_OUT_OF_RANGE
+         trim a/0 -2 -> OFFSET_OUT_OF_RANGE
+         out-of-range -> Fetch below-log-start=2, Fetch above-log-end=1, DeleteRecords below-log-start=1, \
+         DeleteRecords above-log-end=1",
+    )
+    .await;
+}
+
 /// A block that is damaged in the bucket takes its own offsets away and nothing else: what lies before and behind it is
 /// served, and so are its neighbours in the same object. Each record here has a block of its own.
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Produce and DescribeProducers.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use forebay_format::{MarkerKind, MarkerSummary};
@@ -315,4 +316,34 @@ async fn a_bad_partition_leaves_the_others_alone() {
     let expected =
         [ErrorCode::UnknownTopicOrPartition, ErrorCode::CorruptMessage, ErrorCode::InvalidRecord, ErrorCode::None];
     assert_eq!(codes, expected.map(ErrorCode::code));
+}
+
+/// A request that had to wait for room is told for how long, up to a second; one that met an open door is told 0 (28). A
+/// Produce that appends nothing waits for nothing.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_room_is_told_as_throttle_time() {
+    let mut world = World::new().await;
+    check_in(&mut world, "create a -> NONE").await;
+    let world = &world;
+    let told = async |wait_ms: u64, version: i16, partition: &'static str| {
+        let step = Step { words: vec!["produce", partition, "x"], options: [].into() };
+        let whole = world.context().wal.admit(usize::MAX).await.expect("the WAL runs");
+        let request = request(&step, batch(world, &step).freeze());
+        let produced = world.call(version, &request);
+        let freed = async {
+            world.context().env.sleep(Duration::from_millis(wait_ms)).await;
+            drop(whole);
+        };
+        let (response, ()) = futures::future::join(produced, freed).await;
+        let response = response.expect("an answer");
+        (response.responses[0].partition_responses[0].base_offset, response.throttle_time_ms)
+    };
+    assert_eq!(told(0, 11, "a/0").await, (0, 0));
+    assert_eq!(told(250, 11, "a/0").await, (1, 250));
+    assert_eq!(told(40, 5, "a/0").await, (2, 40));
+    assert_eq!(told(90_000, 11, "a/0").await, (3, 1000), "a client does not pause for minutes");
+    assert_eq!(told(250, 11, "a/7").await, (-1, 0));
+    let counters = &world.context().counters;
+    assert_eq!(counters.produces_held_back(), 3);
+    assert_eq!(counters.produce_time_held_back(), Duration::from_millis(90_290), "the whole time is counted");
 }

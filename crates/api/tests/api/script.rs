@@ -12,7 +12,7 @@
 //! trim TOPIC/INDEX OFFSET             marker TOPIC/INDEX commit|abort id= [epoch=]
 //! describe topic|broker|logger NAME [KEY,…] [synonyms]     alter|edit topic|broker NAME [key=value …] [validate]
 //! producers TOPIC/INDEX    logdirs [TOPIC]    elect TOPIC/INDEX    cluster [type=N]    acls    reassignments
-//! pin TOPIC/INDEX FROM     damage TOPIC/INDEX OFFSET      restart    drain    wait MS
+//! pin TOPIC/INDEX FROM     damage TOPIC/INDEX OFFSET      restart    drain    wait MS    out-of-range
 //! init [TXN] [id= epoch=] [timeout=]  enlist TXN TOPIC/INDEX … id= [epoch=]          enlist-group TXN GROUP id= [epoch=]
 //! end TXN commit|abort id= [epoch=]   settled TXN        txns [STATE …] [pid=] [longer=]             txn TXN …
 //! coordinator group|txn KEY …         commit GROUP TOPIC/INDEX=OFFSET … [member=] [generation=] [txn=ID id= epoch=]
@@ -129,6 +129,7 @@ async fn run(world: &mut World, step: &Step<'_>) -> String {
             Ok("damaged".to_owned())
         }
         verb if coordinators::VERBS.contains(&verb) => coordinators::run(world, step).await,
+        "out-of-range" => Ok(out_of_range(world)),
         "restart" => {
             world.restart().await;
             Ok("started".to_owned())
@@ -144,6 +145,13 @@ async fn run(world: &mut World, step: &Step<'_>) -> String {
         verb => panic!("no step {verb}"),
     };
     answered.unwrap_or_else(|without| without)
+}
+
+/// How often OFFSET_OUT_OF_RANGE was answered, by API and side.
+fn out_of_range(world: &World) -> String {
+    let counted = world.context().counters.offsets_out_of_range().filter(|(.., count)| *count > 0);
+    let shown: Vec<_> = counted.map(|(api, beyond, n)| format!("{} {}={n}", api.name(), beyond.name())).collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join(", ") }
 }
 
 async fn pin(world: &World, step: &Step<'_>) -> String {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_api::config::BrokerConfig;
+use forebay_api::counters::Counters;
 use forebay_api::{CallError, Connection, Context, HostPort, Reply, handle};
 use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostConfig, HostParts, LocalMarkers};
@@ -113,6 +114,7 @@ impl World {
             coordinators,
             wal: owner.wal.clone(),
             config: Arc::new(self.config.clone()),
+            counters: Counters::default(),
         };
         self.life = Some(Life { context: Arc::new(context), owner, _host: host });
     }
