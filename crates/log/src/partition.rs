@@ -402,6 +402,13 @@ impl Partition {
         self.state.lock().committed_end
     }
 
+    /// Bytes of batches that are durable in the WAL and not yet in a committed data object.
+    pub fn uncommitted_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        let durable = state.tail.from(state.committed_end).take_while(|batch| batch.base_offset < state.high_watermark);
+        durable.map(|batch| batch.bytes.len() as u64).sum()
+    }
+
     /// Rings `bell` when the partition next moves.
     pub fn hang(&self, bell: &Bell) {
         self.state.lock().waiters.hang(bell);

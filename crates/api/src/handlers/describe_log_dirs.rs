@@ -1,8 +1,8 @@
 //! DescribeLogDirs, key 35, versions 1 to 4. KIP-113, KIP-827 (sizes).
 //!
 //! Differs from Kafka: there is one directory, [`LOG_DIR`], which stands for the bucket and has no total size. A
-//! partition's size is that of its committed records in the bucket; those that are in the write-ahead log only are not
-//! counted yet.
+//! partition's size is that of its records, in the bucket and in the write-ahead log: what moves from one to the other at this
+//! moment may be counted in both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,9 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
 
 fn topic(context: &Context, row: &TopicRow, is_wanted: impl Fn(i32) -> bool) -> DescribeLogDirsTopic {
     let partitions = row.partitions.iter().filter(|row| is_wanted(row.id.partition.get())).map(|row| {
-        let bytes = context.metadata.log_size(row.log).bytes;
+        // In this order, so that nothing falls between the two.
+        let in_wal = context.partitions.get(row.id).map_or(0, |partition| partition.uncommitted_bytes());
+        let bytes = in_wal.saturating_add(context.metadata.log_size(row.log).bytes);
         DescribeLogDirsPartition::default()
             .with_partition_index(row.id.partition.get())
             .with_partition_size(i64::try_from(bytes).unwrap_or(i64::MAX))

@@ -133,10 +133,7 @@ pub async fn log_dirs(world: &World, step: &Step<'_>) -> Result<String, String> 
         let sizes: Vec<_> = topic
             .partitions
             .iter()
-            .map(|partition| {
-                let size = if partition.partition_size > 0 { "some" } else { "0" };
-                format!("{}={size}", partition.partition_index)
-            })
+            .map(|partition| format!("{}={}", partition.partition_index, partition.partition_size))
             .collect();
         format!(" {}: {}", topic.name.as_str(), sizes.join(" "))
     });
@@ -249,7 +246,7 @@ async fn brokers_are_described() {
     .await;
 }
 
-/// One broker that is also the controller; sizes of what is in the bucket; and what Kafka's tools ask in passing.
+/// One broker that is also the controller; sizes of what is in the write-ahead log and in the bucket; and what Kafka's tools ask in passing.
 #[tokio::test(start_paused = true)]
 async fn the_cluster_is_described() {
     check(
@@ -259,8 +256,12 @@ async fn the_cluster_is_described() {
          cluster type=9 -> UNSUPPORTED_ENDPOINT_TYPE: There are no endpoints of this type.
          create a partitions=2 -> NONE
          produce a/1 x -> base=0
+         # in the write-ahead log only, then in the bucket, then in both
+         logdirs -> /bucket a: 0=0 1=69
          restart -> started
-         logdirs -> /bucket a: 0=0 1=some
+         logdirs -> /bucket a: 0=0 1=69
+         produce a/1 y -> base=1
+         logdirs -> /bucket a: 0=0 1=138
          logdirs a v=1 -> /bucket a: 0=0
          logdirs nowhere -> /bucket
          elect a/0 -> [\"ELECTION_NOT_NEEDED\"]
