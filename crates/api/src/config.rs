@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use forebay_metadata::config::{ConfigError, ConfigKey, ConfigType, Rule, TOPIC_CONFIGS, TopicConfig};
 
 pub use table::BROKER_KEYS;
+use table::SECTOR_BYTES;
 
 use crate::HostPort;
 
@@ -41,6 +42,12 @@ pub struct BrokerKey {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BrokerRule {
     Value(Rule),
+    /// Whole units of so many bytes, from `low` to `high` bytes.
+    Units {
+        unit: i64,
+        low: i64,
+        high: i64,
+    },
     Text,
     /// `HOST:PORT`.
     HostPort,
@@ -59,7 +66,18 @@ pub enum BrokerConfigError {
     TopicDefaults(#[from] ConfigError),
     #[error("broker config {low} ({low_value}) is above {high} ({high_value})")]
     Crossed { low: &'static str, low_value: i64, high: &'static str, high_value: i64 },
+    #[error(
+        "broker config {WAL_ROOM} ({room}) has no room for two segments: set it to {least} or more, or {WAL_SEGMENT} \
+         ({segment}) to {most} or less"
+    )]
+    WalRoom { room: i64, segment: i64, least: i64, most: i64 },
 }
+
+/// The room of the `disk` WAL, and the size of its segments: their rules depend on each other.
+const WAL_ROOM: &str = "forebay.wal.max.bytes";
+const WAL_SEGMENT: &str = "forebay.wal.segment.bytes";
+/// One segment is written to while another waits for its upload.
+const WAL_SEGMENTS_MIN: i64 = 2;
 
 /// A checked configuration of one broker.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -138,6 +156,10 @@ impl BrokerKey {
         };
         match self.rule {
             BrokerRule::Text => Ok(()),
+            BrokerRule::Units { unit, low, high } => match value.trim().parse::<i64>() {
+                Ok(bytes) if (low..=high).contains(&bytes) && bytes % unit == 0 => Ok(()),
+                _ => refuse(&format!("a multiple of {unit} from {low} to {high}")),
+            },
             BrokerRule::HostPort if value.parse::<HostPort>().is_ok() => Ok(()),
             BrokerRule::HostPort => refuse("HOST:PORT"),
             BrokerRule::Listener if value.is_empty() && self.default.is_empty() => Ok(()),
@@ -204,6 +226,13 @@ whole_getters! {
     producer_id_expiration_ms: i32 = "producer.id.expiration.ms";
     /// How long a deleted topic can be brought back.
     topic_trash_ms: i64 = "forebay.topic.trash.ms";
+    /// Batches that make an upload.
+    upload_bytes: u64 = "forebay.upload.bytes";
+    /// The age of the oldest batch that makes an upload.
+    upload_ms: u64 = "forebay.upload.ms";
+    /// All segments of the `disk` WAL together.
+    wal_max_bytes: u64 = "forebay.wal.max.bytes";
+    wal_segment_bytes: u64 = "forebay.wal.segment.bytes";
 }
 
 impl BrokerConfig {
@@ -225,7 +254,18 @@ impl BrokerConfig {
         if low_value > high_value {
             return Err(BrokerConfigError::Crossed { low, low_value, high, high_value });
         }
+        config.check_wal()?;
         Ok(config)
+    }
+
+    fn check_wal(&self) -> Result<(), BrokerConfigError> {
+        let (room, segment) = (self.whole(WAL_ROOM), self.whole(WAL_SEGMENT));
+        if room / WAL_SEGMENTS_MIN >= segment {
+            return Ok(());
+        }
+        let unit = SECTOR_BYTES;
+        let (least, most) = (segment * WAL_SEGMENTS_MIN, room / WAL_SEGMENTS_MIN / unit * unit);
+        Err(BrokerConfigError::WalRoom { room, segment, least, most })
     }
 
     /// What was set for a key, as it was given.
@@ -333,7 +373,9 @@ mod tests {
         }
         for (name, fits) in WHOLE_KEYS {
             let key = key(name).expect("a getter's key is in the table");
-            let BrokerRule::Value(Rule::Whole(low, high)) = key.rule else { panic!("{name} has bounds") };
+            let (BrokerRule::Value(Rule::Whole(low, high)) | BrokerRule::Units { low, high, .. }) = key.rule else {
+                panic!("{name} has bounds")
+            };
             assert!(fits(low) && fits(high), "{name} fits its getter");
         }
         let names: BTreeSet<_> = keys().map(|key| key.name).collect();
@@ -377,6 +419,30 @@ mod tests {
                 "invalid value \"nowhere\" for broker config forebay.admin.listener: it must be HOST:PORT",
             ),
             (
+                "forebay.wal.segment.bytes",
+                "300000",
+                "invalid value \"300000\" for broker config forebay.wal.segment.bytes: it must be a multiple of 4096 from \
+                 262144 to 1073741824",
+            ),
+            (
+                "forebay.wal.max.bytes",
+                "100000000",
+                "broker config forebay.wal.max.bytes (100000000) has no room for two segments: set it to 134217728 or \
+                 more, or forebay.wal.segment.bytes (67108864) to 49999872 or less",
+            ),
+            (
+                "forebay.upload.bytes",
+                "1",
+                "invalid value \"1\" for broker config forebay.upload.bytes: it must be a whole number from 65536 to \
+                 1073741824",
+            ),
+            (
+                "forebay.upload.ms",
+                "never",
+                "invalid value \"never\" for broker config forebay.upload.ms: it must be a whole number from 1 to \
+                 2147483647",
+            ),
+            (
                 "group.min.session.timeout.ms",
                 "1800001",
                 "broker config group.min.session.timeout.ms (1800001) is above group.max.session.timeout.ms (1800000)",
@@ -405,5 +471,11 @@ mod tests {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = BrokerConfig::parse(&from_environment(variables)).expect("legal");
         assert_eq!((config.bucket(), config.node_id()), (Some("memory:"), 7));
+        let of_wal =
+            ["forebay.wal.max.bytes", "forebay.wal.segment.bytes", "forebay.upload.bytes", "forebay.upload.ms"];
+        assert_eq!(
+            of_wal.map(environment_name),
+            ["FOREBAY_WAL_MAX_BYTES", "FOREBAY_WAL_SEGMENT_BYTES", "FOREBAY_UPLOAD_BYTES", "FOREBAY_UPLOAD_MS"]
+        );
     }
 }

@@ -7,16 +7,21 @@
 //! 1. Options that pass [`BrokerOptions::check`] never send a client to a wildcard address.
 //! 2. Plaintext leaves the machine only where somebody asked for it by name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_api::HostPort;
 use forebay_api::config::{BrokerConfig, WalChoice};
-use forebay_log::LogConfig;
+use forebay_env::SECTOR_SIZE;
+use forebay_log::{LogConfig, UploadConfig};
+use forebay_metadata::config::{ConfigError, TopicConfig};
 use forebay_store::{BucketUrl, BucketUrlError, Store};
 use forebay_types::{BrokerId, ByteSize, OutOfRange};
+use forebay_wal::providers::disk::DiskConfig;
 use forebay_wal::providers::object::ObjectConfig;
 
 /// The key that lets a plaintext listener be reached from other machines.
@@ -70,10 +75,28 @@ pub struct DiskWalLimits {
     pub segment: ByteSize,
 }
 
-impl Default for DiskWalLimits {
-    /// Four segments: one is written, two wait for their upload, one is free to go on with.
-    fn default() -> Self {
-        Self { total: ByteSize::mib(256), segment: ByteSize::mib(64) }
+impl DiskWalLimits {
+    /// What a configuration asks for. Its default is four segments: one is written, two wait for their upload, one is
+    /// free to go on with.
+    fn from_config(config: &BrokerConfig) -> Self {
+        Self { total: ByteSize::new(config.wal_max_bytes()), segment: ByteSize::new(config.wal_segment_bytes()) }
+    }
+
+    /// Every batch that a topic takes by default must fit a segment: one that does not would be refused for ever.
+    fn check(self, config: &BrokerConfig) -> Result<(), OptionsError> {
+        let batch = u64::from(TopicConfig::resolve(&BTreeMap::new(), &config.topic_defaults())?.max_message_bytes);
+        let segment = self.segment.get();
+        let most = self.in_folder(PathBuf::new()).entry_bytes_max() as u64;
+        if batch <= most {
+            return Ok(());
+        }
+        let least = (segment + (batch - most)).next_multiple_of(SECTOR_SIZE as u64);
+        Err(OptionsError::Segment { segment, batch, least, most })
+    }
+
+    /// These limits for the WAL in a folder.
+    pub(crate) fn in_folder(self, folder: PathBuf) -> DiskConfig {
+        DiskConfig { folder, total: self.total, segment: self.segment }
     }
 }
 
@@ -116,6 +139,13 @@ pub enum OptionsError {
          to use with advertised.listeners (--advertise HOST:PORT)"
     )]
     WildcardAdvertised { address: ListenAddress },
+    #[error(
+        "a batch of {batch} bytes, which message.max.bytes allows, does not fit a segment of the write-ahead log: set \
+         forebay.wal.segment.bytes ({segment}) to {least} or more, or message.max.bytes to {most} or less"
+    )]
+    Segment { segment: u64, batch: u64, least: u64, most: u64 },
+    #[error(transparent)]
+    TopicDefaults(#[from] ConfigError),
     #[error("forebay.bucket: {0}")]
     Bucket(#[from] BucketUrlError),
     #[error("node.id: {0}")]
@@ -126,8 +156,8 @@ impl BrokerOptions {
     /// The options that a configuration asks for.
     ///
     /// # Errors
-    /// A listener's host is a name other than localhost, or the bucket has no known form. The rules about who may reach
-    /// the broker are checked when it starts.
+    /// A listener's host is a name other than localhost, the bucket has no known form, or the `disk` WAL could not take
+    /// what topics may hold. The rules about who may reach the broker are checked when it starts.
     pub fn from_config(config: BrokerConfig, exposure: Exposure) -> Result<Self, OptionsError> {
         let bucket = match config.bucket() {
             Some(url) => BucketChoice::Url(url.parse()?),
@@ -140,6 +170,17 @@ impl BrokerOptions {
             // A laptop's broker acks at the speed of its disk, whatever bucket it is given (D3).
             WalChoice::Auto => shared && exposure != Exposure::Dev,
         };
+        let wal = if object {
+            WalSetup::Object(ObjectConfig::default())
+        } else {
+            let limits = DiskWalLimits::from_config(&config);
+            limits.check(&config)?;
+            WalSetup::Disk(limits)
+        };
+        let upload = UploadConfig {
+            size_target: ByteSize::new(config.upload_bytes()),
+            age_max: Duration::from_millis(config.upload_ms()),
+        };
         Ok(Self {
             broker: BrokerId::new(config.node_id())?,
             kafka: ListenAddress::new(&config.listener())?,
@@ -148,12 +189,8 @@ impl BrokerOptions {
             exposure,
             data: PathBuf::from(config.data_folder()),
             bucket,
-            wal: if object {
-                WalSetup::Object(ObjectConfig::default())
-            } else {
-                WalSetup::Disk(DiskWalLimits::default())
-            },
-            log: LogConfig::default(),
+            wal,
+            log: LogConfig { upload, ..LogConfig::default() },
             config: Arc::new(config),
         })
     }
@@ -254,8 +291,6 @@ impl fmt::Display for ListenAddress {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn options(pairs: &[(&str, &str)], exposure: Exposure) -> Result<BrokerOptions, String> {
@@ -278,7 +313,36 @@ mod tests {
         );
         assert_eq!(options.advertised(9092).to_string(), "127.0.0.1:9092");
         assert!(matches!(options.bucket, BucketChoice::Embedded));
-        assert_eq!(options.wal, WalSetup::Disk(DiskWalLimits::default()));
+        let limits = DiskWalLimits { total: ByteSize::mib(256), segment: ByteSize::mib(64) };
+        assert_eq!((options.wal, options.log), (WalSetup::Disk(limits), LogConfig::default()));
+    }
+
+    /// Room, segments and uploads are what their keys say; a segment that a legal batch would not fit is refused with what
+    /// to set, the limits that it names are exactly the right ones, and an `object` WAL has no segments to fit.
+    #[test]
+    fn the_wal_has_the_room_that_is_set() {
+        let set = [
+            ("forebay.wal.max.bytes", "8388608"),
+            ("forebay.wal.segment.bytes", "2097152"),
+            ("forebay.upload.bytes", "65536"),
+            ("forebay.upload.ms", "250"),
+        ];
+        let made = options(&set, SERVE).expect("legal");
+        let limits = DiskWalLimits { total: ByteSize::mib(8), segment: ByteSize::mib(2) };
+        let upload = UploadConfig { size_target: ByteSize::new(64 << 10), age_max: Duration::from_millis(250) };
+        assert_eq!((made.wal, made.log.upload), (WalSetup::Disk(limits), upload));
+
+        let small = ("forebay.wal.segment.bytes", "1048576");
+        assert_eq!(
+            options(&[small], SERVE).err().expect("a batch of 1048588 bytes is legal"),
+            "a batch of 1048588 bytes, which message.max.bytes allows, does not fit a segment of the write-ahead log: set \
+             forebay.wal.segment.bytes (1048576) to 1060864 or more, or message.max.bytes to 1040384 or less"
+        );
+        assert!(options(&[("forebay.wal.segment.bytes", "1060864")], SERVE).is_ok());
+        assert!(options(&[("forebay.wal.segment.bytes", "1056768")], SERVE).is_err(), "a sector less is too small");
+        assert!(options(&[small, ("message.max.bytes", "1040384")], SERVE).is_ok());
+        assert!(options(&[small, ("message.max.bytes", "1040385")], SERVE).is_err(), "a byte more is too large");
+        assert!(options(&[small, ("forebay.wal", "object")], SERVE).is_ok());
     }
 
     /// The WAL follows the bucket where nobody says otherwise: `serve` on a shared one uses `object`, `dev` the disk.

@@ -35,7 +35,7 @@ use forebay_metadata::{BrokerLife, Command, OpenError as MetadataError, SubmitEr
 use forebay_store::{OpenError as BucketError, ProbeError, Store, StoreError};
 use forebay_types::{BrokerEpoch, BrokerId};
 use forebay_upkeep::{UpkeepConfig, UpkeepParts};
-use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
+use forebay_wal::providers::disk::{DiskProvider, DiskSealer};
 use forebay_wal::providers::object::{ObjectProvider, ObjectSealer};
 use forebay_wal::{Provider, SealErrorKind, Sealer, WalError, WalOwner};
 
@@ -257,7 +257,7 @@ async fn provider(base: &Base, owner: WalOwner) -> Result<Box<dyn Provider>, Sta
                 .blocking("wal-folder", move || disk.create_dir_all(&made))
                 .await
                 .map_err(|source| DataError::Io { what: "make the folder", path: folder.clone(), source })?;
-            let config = DiskConfig { folder, total: limits.total, segment: limits.segment };
+            let config = limits.in_folder(folder);
             let (cluster, closed) = (base.cluster.clone(), closed_lives(base));
             let is_closed = move |of: &_, broker, epoch| *of == cluster && closed.contains(&(broker, epoch));
             Ok(Box::new(DiskProvider::open(&base.env, config, owner, is_closed).await?))

@@ -4,7 +4,7 @@ use forebay_metadata::command::PARTITIONS_PER_TOPIC_MAX;
 use forebay_metadata::config::ConfigType::{Boolean, Int, List, Long, String};
 use forebay_metadata::config::{ConfigType, Rule};
 
-use super::BrokerRule::{HostPort, Listener, Text, Value};
+use super::BrokerRule::{HostPort, Listener, Text, Units, Value};
 use super::{BrokerKey, BrokerRule};
 
 /// Kafka's INT.
@@ -12,6 +12,13 @@ const INT_MAX: i64 = i32::MAX as i64;
 const FROM_0: BrokerRule = Value(Rule::Whole(0, INT_MAX));
 const FROM_1: BrokerRule = Value(Rule::Whole(1, INT_MAX));
 const PARTITIONS: BrokerRule = Value(Rule::Whole(1, PARTITIONS_PER_TOPIC_MAX as i64));
+/// What a disk writes whole.
+const SECTOR: u32 = 4096;
+const _: () = assert!(SECTOR as usize == forebay_env::SECTOR_SIZE);
+pub(super) const SECTOR_BYTES: i64 = SECTOR as i64;
+/// Below this a segment would hold too few blocks to be worth its header.
+const SEGMENT_BYTES_MIN: i64 = 256 << 10;
+const SEGMENT_BYTES_MAX: i64 = 1 << 30;
 /// Whole units of time whose milliseconds still fit, or -1 for ever.
 const FOREVER_OR_1: BrokerRule = Value(Rule::WholeOr(-1, 1, INT_MAX));
 
@@ -78,11 +85,39 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
         "How long a deleted topic can be brought back.",
     ),
     key(
+        "forebay.upload.bytes",
+        Long,
+        "16777216",
+        Value(Rule::Whole(64 << 10, 1 << 30)),
+        "With a disk write-ahead log: so many bytes of batches make a data object.",
+    ),
+    key(
+        "forebay.upload.ms",
+        Long,
+        "5000",
+        FROM_1,
+        "With a disk write-ahead log: a batch waits for its data object so long at most.",
+    ),
+    key(
         "forebay.wal",
         String,
         "auto",
         Value(Rule::OneOf(&["auto", "disk", "object"])),
         "The kind of write-ahead log; auto is object where the bucket is shared, else disk.",
+    ),
+    key(
+        "forebay.wal.max.bytes",
+        Long,
+        "268435456",
+        Value(Rule::Whole(2 * SEGMENT_BYTES_MIN, i64::MAX)),
+        "The disk write-ahead log's room, on the disk and in memory: producers wait while uploads have freed none of it.",
+    ),
+    key(
+        "forebay.wal.segment.bytes",
+        Long,
+        "67108864",
+        Units { unit: SECTOR_BYTES, low: SEGMENT_BYTES_MIN, high: SEGMENT_BYTES_MAX },
+        "One file of the disk write-ahead log: the room is freed by whole ones, and the largest batch has to fit one.",
     ),
     key(
         "group.initial.rebalance.delay.ms",

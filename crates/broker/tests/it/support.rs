@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_api::config::BrokerConfig;
-use forebay_broker::{Broker, BrokerOptions, DataError, DiskWalLimits, Exposure, StartError, WalSetup};
+use forebay_broker::{Broker, BrokerOptions, DataError, Exposure, StartError};
 use forebay_client::{
     Client, ClientConfig, Consumer, ConsumerConfig, Partition, Producer, ProducerConfig, Record, StartAt,
 };
 use forebay_env::{Env, Stream};
-use forebay_types::{ByteSize, PartitionIndex, TopicName};
+use forebay_types::{PartitionIndex, TopicName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A broker on free ports with a small WAL; `more` are further keys.
@@ -20,14 +20,12 @@ pub fn options(data: &Path, more: &[(&str, &str)]) -> BrokerOptions {
         ("listeners".to_owned(), "PLAINTEXT://localhost:0".to_owned()),
         ("forebay.admin.listener".to_owned(), "127.0.0.1:0".to_owned()),
         ("log.dirs".to_owned(), data.to_str().expect("a path of text").to_owned()),
+        ("forebay.wal.max.bytes".to_owned(), (8 << 20).to_string()),
+        ("forebay.wal.segment.bytes".to_owned(), (2 << 20).to_string()),
     ]);
     keys.extend(more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
     let config = BrokerConfig::parse(&keys).expect("legal keys");
-    let mut options = BrokerOptions::from_config(config, Exposure::Dev).expect("legal options");
-    if let WalSetup::Disk(limits) = &mut options.wal {
-        *limits = DiskWalLimits { total: ByteSize::mib(8), segment: ByteSize::mib(2) };
-    }
-    options
+    BrokerOptions::from_config(config, Exposure::Dev).expect("legal options")
 }
 
 /// Starts where an earlier broker was just dropped: its lock is free once its tasks are gone.

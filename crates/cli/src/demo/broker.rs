@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -17,7 +16,7 @@ use crate::settings::Wal;
 use crate::signals::Stop;
 
 /// Uploads are a part of what is interrupted, so they happen often.
-const UPLOAD_AGE_MAX: Duration = Duration::from_millis(500);
+const UPLOAD_MS: &str = "500";
 
 #[derive(Debug, Args)]
 pub struct BrokerArgs {
@@ -57,10 +56,10 @@ fn options(args: &BrokerArgs) -> Result<BrokerOptions> {
         ("listeners", format!("PLAINTEXT://127.0.0.1:{}", args.port)),
         ("forebay.admin.listener", "127.0.0.1:0".to_owned()),
         ("forebay.wal", args.wal.name().to_owned()),
+        ("forebay.upload.ms", UPLOAD_MS.to_owned()),
     ];
     let given: BTreeMap<_, _> = given.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut options = BrokerOptions::from_config(BrokerConfig::parse(&given)?, Exposure::Dev)?;
-    options.log.upload.age_max = UPLOAD_AGE_MAX;
     match args.sabotage {
         Some(Sabotage::AckBeforeWrite) => options.log.wal.sabotage_ack_before_write = true,
         Some(Sabotage::ForgetProducerState) => options.log.sabotage_forget_producers = true,

@@ -72,6 +72,12 @@ impl DiskConfig {
         Ok(())
     }
 
+    /// The largest batch that a segment holds, in bytes.
+    pub fn entry_bytes_max(&self) -> usize {
+        // One sector for the segment's header, one for those of block and entry.
+        usize::try_from(self.segment.get()).map_or(usize::MAX, |segment| segment.saturating_sub(2 * SECTOR_SIZE))
+    }
+
     fn group_bytes_max(&self) -> usize {
         // A quarter of a segment, so that little is wasted at its end.
         usize::try_from(self.segment.get() / 4).map_or(GROUP_BYTES_MAX, |quarter| quarter.min(GROUP_BYTES_MAX))
@@ -175,8 +181,7 @@ impl Provider for DiskProvider {
     }
 
     fn entry_bytes_max(&self) -> usize {
-        // One sector for the segment's header, one for those of block and entry.
-        usize::try_from(self.config.segment.get()).map_or(usize::MAX, |segment| segment - 2 * SECTOR_SIZE)
+        self.config.entry_bytes_max()
     }
 
     fn room(&self) -> u64 {
