@@ -261,7 +261,7 @@ impl Process {
             () = self.env.shutdown().triggered() => Cause::Asked,
             () = self.stopping.triggered() => Cause::Asked,
             why = self.base.host.ended() => Cause::Metadata(why),
-            end = epoch.ended(&self.env) => Cause::Epoch(end),
+            end = epoch.ended() => Cause::Epoch(end),
             // A listener returns only where it was asked to, or panics.
             () = any(&mut listeners) => unreachable!("listeners run until they are closed"),
         };

@@ -5,18 +5,16 @@
 //! fence or a refused commit means that somebody else has taken over, and a task that vanished means that an invariant
 //! broke.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_api::Context;
 use forebay_env::{Env, Task};
-use forebay_log::{Owner, Recovered};
+use forebay_log::{Owner, Recovered, UploadError};
 use forebay_types::WalPosition;
 use forebay_wal::{WalEnded, WalError, WalErrorKind};
-
-/// The end of uploads is looked for this often; that of the WAL is told at once.
-const END_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long coordinators may take for their last snapshots. Without one, opening reads more records.
 const COORDINATORS_DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -37,8 +35,7 @@ pub(crate) struct Epoch {
 #[derive(Clone, Debug)]
 pub(crate) enum EpochEnd {
     Wal(WalEnded),
-    /// Uploads ended, or the WAL, as the partitions were told.
-    Log(Arc<str>),
+    Uploads(Arc<UploadError>),
 }
 
 impl EpochEnd {
@@ -46,31 +43,30 @@ impl EpochEnd {
     pub fn may_begin_again(&self) -> bool {
         match self {
             Self::Wal(ended) => ended.kind() == WalErrorKind::Failed && !matches!(*ended.reason, WalError::TaskGone),
-            Self::Log(_) => false,
+            Self::Uploads(_) => false,
         }
     }
 }
 
 impl fmt::Display for EpochEnd {
+    /// The whole chain: this is all that is told of it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wal(ended) => ended.reason.fmt(f),
-            Self::Log(why) => why.fmt(f),
+        let mut cause: &dyn Error = match self {
+            Self::Wal(ended) => &*ended.reason,
+            Self::Uploads(error) => &**error,
+        };
+        write!(f, "{cause}")?;
+        while let Some(source) = cause.source() {
+            write!(f, ": {source}")?;
+            cause = source;
         }
+        Ok(())
     }
 }
 
 impl Epoch {
     /// Returns once this epoch can serve no more. Cancel safe.
-    pub async fn ended(&self, env: &Env) -> EpochEnd {
-        let check = async {
-            loop {
-                if let Some(why) = self.context.partitions.ended() {
-                    return why;
-                }
-                env.sleep(END_CHECK_INTERVAL).await;
-            }
-        };
+    pub async fn ended(&self) -> EpochEnd {
         tokio::select! {
             biased;
             // No record ever gets this position, so only the WAL's end can answer.
@@ -78,10 +74,7 @@ impl Epoch {
                 Err(ended) => EpochEnd::Wal(ended),
                 Ok(()) => unreachable!("no WAL reaches its last position"),
             },
-            why = check => match self.owner.wal.has_ended() {
-                Some(ended) => EpochEnd::Wal(ended),
-                None => EpochEnd::Log(why),
-            },
+            why = self.owner.uploads_ended() => EpochEnd::Uploads(why),
         }
     }
 
@@ -94,7 +87,7 @@ impl Epoch {
         match env.timeout(LOG_DRAIN_TIME_MAX, self.owner.drain()).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "not everything is in the bucket");
+                tracing::warn!(error = &error as &dyn Error, "not everything is in the bucket");
             }
             None => tracing::warn!("the last upload did not finish in time; the next start recovers it from the WAL"),
         }

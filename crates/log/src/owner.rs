@@ -105,6 +105,11 @@ impl Owner {
         Ok(())
     }
 
+    /// Returns once uploads have ended for good, which ends this broker epoch. Cancel safe.
+    pub async fn uploads_ended(&self) -> Arc<UploadError> {
+        self.uploader.ended().await
+    }
+
     /// Bytes that are durable in the WAL only.
     pub fn pending_bytes(&self) -> usize {
         self.uploader.pending_bytes()

@@ -255,6 +255,13 @@ impl Uploader {
         self.pending.bytes()
     }
 
+    /// Returns once uploads have ended for good, and why. Cancel safe.
+    pub async fn ended(&self) -> Arc<UploadError> {
+        let mut failed = self.pending.failed.subscribe();
+        let error = failed.wait_for(Option::is_some).await.expect("the sender lives in self");
+        Arc::clone(error.as_ref().expect("just seen"))
+    }
+
     /// Moves to the bucket what is durable now, with a producer snapshot, so that the next start has little to read.
     ///
     /// # Errors

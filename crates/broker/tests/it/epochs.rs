@@ -1,42 +1,24 @@
 //! The end of a broker epoch inside a process that goes on.
 
-use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::time::Duration;
 
-use async_trait::async_trait;
-use forebay_broker::{Broker, BucketChoice};
+use forebay_broker::Broker;
 use forebay_client::{Admin, NewTopic};
-use forebay_env::simulated::{DiskFault, SimDisk, Trace, parts};
-use forebay_env::{Env, Listener, Network, Parts, Stream, real};
-use forebay_store::memory::MemoryStore;
+use forebay_env::simulated::DiskFault;
+use forebay_format::ObjectName;
+use forebay_store::{Body, Key, Store};
+use forebay_types::WalSequence;
 
-use crate::support::{admin, client, consume, metric, name, options, partition, produce};
-
-/// The machine's network beside a simulated disk.
-struct Lan(Env);
-
-#[async_trait]
-impl Network for Lan {
-    async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
-        self.0.network().listen(address).await
-    }
-
-    async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {
-        self.0.network().connect(address).await
-    }
-}
+use crate::inside::Inside;
+use crate::support::{admin, client, consume, metric, name, partition, produce};
 
 /// A sync that fails ends the broker epoch, not the process: the next epoch takes over what was acknowledged, on the
 /// same sockets, and an idempotent producer goes on without a loss or a duplicate.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failed_sync_begins_another_epoch() {
-    let disk = SimDisk::new(5, Trace::default());
-    let env = Env::new(Parts { network: Box::new(Lan(real::env())), ..parts(5, &disk) });
-    let mut options = options(Path::new("/data"), &[]);
-    options.bucket = BucketChoice::Provider(Arc::new(MemoryStore::new(&env)));
-    let broker = Broker::start(env.clone(), options).await.expect("the broker starts");
+    let inside = Inside::new(5);
+    let (env, disk) = (inside.env.clone(), &inside.disk);
+    let broker = Broker::start(env.clone(), inside.options(&[])).await.expect("the broker starts");
     let client = client(&env, &broker);
     Admin::new(&client).create_topic(&NewTopic::new(name("orders"), 1)).await.expect("created");
     produce(&client, &partition("orders", 0), ["before".to_owned()].into_iter()).await;
@@ -55,11 +37,9 @@ async fn a_failed_sync_begins_another_epoch() {
 /// A disk that fails every time is given up: the process ends and says why.
 #[tokio::test]
 async fn a_disk_that_stays_broken_ends_the_process() {
-    let disk = SimDisk::new(6, Trace::default());
-    let env = Env::new(Parts { network: Box::new(Lan(real::env())), ..parts(6, &disk) });
-    let mut options = options(Path::new("/data"), &[]);
-    options.bucket = BucketChoice::Provider(Arc::new(MemoryStore::new(&env)));
-    let broker = Broker::start(env.clone(), options).await.expect("the broker starts");
+    let inside = Inside::new(6);
+    let (env, disk) = (inside.env.clone(), &inside.disk);
+    let broker = Broker::start(env.clone(), inside.options(&[])).await.expect("the broker starts");
     let client = client(&env, &broker);
     Admin::new(&client).create_topic(&NewTopic::new(name("orders"), 1)).await.expect("created");
 
@@ -80,4 +60,29 @@ async fn a_disk_that_stays_broken_ends_the_process() {
     };
     assert!(ended.starts_with("the write-ahead log failed"), "{ended}");
     assert_eq!(admin(&env, &broker, "/health").await.0, "503");
+}
+
+/// Uploads that cannot go on end the broker at once, not at the next look: here its next data object's name is another's.
+#[tokio::test(start_paused = true)]
+async fn uploads_that_end_for_good_end_the_broker_at_once() {
+    let inside = Inside::new(7);
+    let env = inside.env.clone();
+    let options = inside.options(&[("forebay.upload.ms", "100")]);
+    let broker = Broker::start(env.clone(), options).await.expect("the broker starts");
+    let client = client(&env, &broker);
+    Admin::new(&client).create_topic(&NewTopic::new(name("orders"), 1)).await.expect("created");
+    let life = broker.report().life;
+    let next = ObjectName::Data { broker: life.broker, epoch: life.epoch, sequence: WalSequence::ZERO };
+    let next = Key::new(&next.to_string()).expect("names of ours are keys");
+    inside.bucket.create(&next, Body::from(b"another's".to_vec())).await.expect("its name is free");
+
+    produce(&client, &partition("orders", 0), ["acknowledged".to_owned()].into_iter()).await;
+    let acknowledged = env.monotonic();
+    let ended = broker.wait().await.expect_err("it cannot go on").to_string();
+    assert!(ended.contains("is taken by an object that this broker epoch did not write"), "{ended}");
+    let took = env.monotonic() - acknowledged;
+    assert!(
+        took < Duration::from_millis(110),
+        "the upload was due after 100 ms, and the end came {took:?} after the ack"
+    );
 }

@@ -3,6 +3,7 @@
 mod connections;
 mod epochs;
 mod folder;
+mod inside;
 mod restart;
 mod support;
 mod trash;
