@@ -50,7 +50,8 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Commits between producer snapshots: so many footers at most are read to open a partition.
 const COMMITS_PER_SNAPSHOT: u64 = 64;
 
-/// When a data object is cut.
+/// When a data object is cut: also once half of the WAL's room is used, as small groups fill it long before their bytes
+/// make a large object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UploadConfig {
     /// At this many bytes of batches.
@@ -156,8 +157,8 @@ impl Pending {
         self.queue.lock().bytes
     }
 
-    /// The next groups to go into one object; or when to look again.
-    fn cut(&self, config: UploadConfig, now: Instant) -> Cut {
+    /// The next groups to go into one object; or when to look again. All there is where the WAL is `filling`.
+    fn cut(&self, config: UploadConfig, now: Instant, filling: bool) -> Cut {
         let mut queue = self.queue.lock();
         let Some((first, arrived)) = queue.groups.front() else {
             queue.hurry = false;
@@ -171,7 +172,7 @@ impl Pending {
         }
         let target = usize::try_from(config.size_target.get()).unwrap_or(usize::MAX);
         let due = *arrived + config.age_max;
-        if queue.bytes < target && now < due && !queue.hurry {
+        if queue.bytes < target && now < due && !queue.hurry && !filling {
             return Cut::At(due);
         }
         let mut groups = Vec::new();
@@ -233,6 +234,7 @@ impl Uploader {
             pending: Arc::clone(&pending),
             next_sequence: parts.next_sequence,
             parts,
+            room_low: wal.room() / 2,
             wal,
             partitions: Arc::clone(&partitions),
             creates: VecDeque::new(),
@@ -281,6 +283,8 @@ struct Work {
     parts: UploadParts,
     pending: Arc<Pending>,
     wal: Wal,
+    /// Below this, what is in the WAL is uploaded whatever its size and age.
+    room_low: u64,
     partitions: Arc<Partitions>,
     next_sequence: WalSequence,
     /// Objects being created, in the order in which they will be committed.
@@ -304,7 +308,9 @@ impl Work {
     async fn step(&mut self) -> Result<(), UploadError> {
         let now = self.parts.env.monotonic();
         let room = self.creates.len() < CREATES_IN_FLIGHT_MAX;
-        let look_again = match if room { self.pending.cut(self.parts.config, now) } else { Cut::Idle } {
+        // One at a time: what comes while it is created makes the next one larger.
+        let filling = self.creates.is_empty() && self.wal.room() < self.room_low;
+        let look_again = match if room { self.pending.cut(self.parts.config, now, filling) } else { Cut::Idle } {
             Cut::Gather(groups) => {
                 self.start_create(groups);
                 return Ok(());

@@ -5,5 +5,6 @@ mod epochs;
 mod folder;
 mod inside;
 mod restart;
+mod room;
 mod support;
 mod trash;
