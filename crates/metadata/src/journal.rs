@@ -14,8 +14,9 @@
 //! Bound: after [`ENTRIES_PER_FULL`] entries comes a full one with every row, in parts; what lies before the last full
 //! entry but one is deleted, a few objects behind each commit.
 //!
-//! Retries: an entry that cannot be created is tried again until the store answers, with the same bytes: the commit
-//! waits behind it, and so do callers until they give up.
+//! Retries: an entry that cannot be created is tried again until the store takes it, with the same bytes: the commit
+//! waits behind it, and so do callers until they give up. A store that refuses is waited for too: keys are changed and
+//! put right again, and a broker that ended meanwhile would have taken its acknowledged tail offline for nothing.
 
 mod entry;
 mod fold;

@@ -21,6 +21,8 @@ use crate::{Body, Key, Object, ObjectMeta, Operation, Prefix, Span, Store, Store
 pub enum Fault {
     /// Refused for now (503 SlowDown): nothing is done.
     Unavailable,
+    /// Refused until somebody changes something (403): nothing is done.
+    Refused,
     /// Done, and the connection is lost before the answer.
     LostAnswer,
     /// Not done, and no answer for [`SILENCE`].
@@ -81,7 +83,8 @@ struct State {
     random: SimRandom,
     rates: FaultRates,
     script: VecDeque<(Operation, Fault)>,
-    outage: bool,
+    /// What every request meets.
+    outage: Option<Fault>,
     ignores_conditions: bool,
     requests: u64,
 }
@@ -104,7 +107,7 @@ impl Faulty {
             random: SimRandom::new(seed),
             rates: FaultRates::default(),
             script: VecDeque::new(),
-            outage: false,
+            outage: None,
             ignores_conditions: false,
             requests: 0,
         };
@@ -131,7 +134,12 @@ impl Faulty {
 
     /// While set, every request is refused as [`Fault::Unavailable`].
     pub fn set_outage(&self, outage: bool) {
-        self.state.lock().outage = outage;
+        self.state.lock().outage = outage.then_some(Fault::Unavailable);
+    }
+
+    /// While set, every request meets [`Fault::Refused`], as after a change of keys.
+    pub fn set_refusal(&self, refuses: bool) {
+        self.state.lock().outage = refuses.then_some(Fault::Refused);
     }
 
     /// While set, creates and replaces are done whatever is there, as by a store that does not know their conditions.
@@ -147,8 +155,8 @@ impl Faulty {
     fn next_fault(&self, operation: Operation) -> Option<Fault> {
         let mut state = self.state.lock();
         state.requests += 1;
-        if state.outage {
-            return Some(Fault::Unavailable);
+        if state.outage.is_some() {
+            return state.outage;
         }
         if let Some(at) = state.script.iter().position(|(scripted, _)| *scripted == operation) {
             return state.script.remove(at).map(|(_, fault)| fault);
@@ -205,6 +213,7 @@ impl Faulty {
         match fault {
             None | Some(Fault::Corrupt) => request.await,
             Some(Fault::Unavailable) => error(StoreErrorKind::DidNotHappen, "503 SlowDown"),
+            Some(Fault::Refused) => error(StoreErrorKind::Refused, "403 Forbidden"),
             Some(Fault::FalseConflict) => error(StoreErrorKind::AlreadyExists, "409 Conflict"),
             Some(Fault::LostAnswer) => {
                 // Whatever the store said, nobody heard it.

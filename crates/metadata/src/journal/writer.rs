@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forebay_env::Env;
 use forebay_format::ObjectName;
-use forebay_store::{Body, CreateError, Key as StoreKey, Store, StoreErrorKind, create_exact};
+use forebay_store::{Body, CreateError, Key as StoreKey, Store, StoreError, StoreErrorKind, create_exact};
 use forebay_types::ClusterId;
 use futures::future::join_all;
 
@@ -24,15 +24,40 @@ const DELETES_PER_COMMIT: usize = 8;
 /// Between two rounds of attempts on a store that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The journal cannot go on.
+/// The journal cannot go on. Nothing that the store says of itself is among these: a refusal may end as an outage does,
+/// when somebody has put the keys or the policy right.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     #[error("a newer controller writes the journal: entry {number} is of term {theirs}, ours is {ours}")]
     Fenced { number: u64, theirs: u64, ours: u64 },
     #[error("the journal's entry {number} has the name of an object that is not one: {what}")]
     Foreign { number: u64, what: String },
-    #[error("the store refuses the journal: {0}")]
-    Refused(forebay_store::StoreError),
+}
+
+/// Waiting for a store that does not do what it is asked, told once for each way in which it does not.
+#[derive(Default)]
+struct Patience {
+    told: Option<StoreErrorKind>,
+}
+
+impl Patience {
+    async fn wait(&mut self, env: &Env, number: u64, error: &StoreError) {
+        if self.told.replace(error.kind()) != Some(error.kind()) {
+            let error = error as &dyn std::error::Error;
+            if matches!(self.told, Some(StoreErrorKind::DidNotHappen | StoreErrorKind::MayHaveHappened)) {
+                tracing::warn!(error, number, "the metadata's journal waits for the store");
+            } else {
+                tracing::error!(error, number, "no change of the metadata is done until the store takes its journal");
+            }
+        }
+        env.sleep(PAUSE).await;
+    }
+
+    fn over(&self, number: u64) {
+        if self.told.is_some() {
+            tracing::info!(number, "the store takes the metadata's journal again");
+        }
+    }
 }
 
 pub(crate) struct JournalWriter {
@@ -60,20 +85,20 @@ impl JournalWriter {
         position: JournalPosition,
     ) -> Result<Self, WriteError> {
         let mut writer = Self { env: env.clone(), store, cluster, term, position, full_due: false };
-        while writer.is_taken(writer.position.next).await? {
+        while writer.is_taken(writer.position.next).await {
             tracing::info!(number = writer.position.next, "a journal entry was never committed; a full one follows it");
             writer.skip(writer.position.next)?;
         }
         Ok(writer)
     }
 
-    async fn is_taken(&self, number: u64) -> Result<bool, WriteError> {
+    async fn is_taken(&self, number: u64) -> bool {
+        let mut patience = Patience::default();
         loop {
             match self.store.head(&entry_key(number)).await {
-                Ok(_) => return Ok(true),
-                Err(error) if error.kind() == StoreErrorKind::NotFound => return Ok(false),
-                Err(error) if error.is_transient() => self.env.sleep(PAUSE).await,
-                Err(error) => return Err(WriteError::Refused(error)),
+                Ok(_) => return true,
+                Err(error) if error.kind() == StoreErrorKind::NotFound => return false,
+                Err(error) => patience.wait(&self.env, number, &error).await,
             }
         }
     }
@@ -137,9 +162,11 @@ impl JournalWriter {
         debug_assert!(rows.keys().all(|key| codec::journal_kind(key) != 0));
         let entry = Entry { number, extent, term: self.term, commit, rows };
         let body = Body::from(entry.encode(&self.cluster, self.env.now()));
+        let mut patience = Patience::default();
         loop {
             match create_exact(&self.env, &*self.store, &entry_key(number), body.clone()).await {
                 Ok(_) => {
+                    patience.over(number);
                     self.position.next = number + 1;
                     return Ok(true);
                 }
@@ -152,11 +179,7 @@ impl JournalWriter {
                     self.skip(number)?;
                     return Ok(false);
                 }
-                Err(CreateError::Store(error)) if error.is_transient() || error.kind() == StoreErrorKind::Full => {
-                    tracing::warn!(%error, number, "the journal waits for the store");
-                    self.env.sleep(PAUSE).await;
-                }
-                Err(CreateError::Store(error)) => return Err(WriteError::Refused(error)),
+                Err(CreateError::Store(error)) => patience.wait(&self.env, number, &error).await,
             }
         }
     }

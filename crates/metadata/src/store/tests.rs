@@ -273,6 +273,36 @@ async fn an_outage_delays_and_loses_nothing() {
     host.stop().await;
 }
 
+/// A bucket that refuses for a while (keys that were changed, a policy) delays as an outage does: nothing ends, and the
+/// command that waited is done once the bucket is well.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_waited_out() {
+    let rig = Rig::new(12);
+    let host = rig.open().await;
+    let metadata = host.metadata();
+    rig.faulty.set_refusal(true);
+    let create = metadata.submit(create_topic(topic(1), "a", 1));
+    let well_again = async {
+        rig.env.sleep(COMMAND_TIME_MAX / 2).await;
+        rig.faulty.set_refusal(false);
+    };
+    let (created, ()) = tokio::join!(create, well_again);
+    created.expect("the create is answered within its time");
+
+    // Longer than a caller waits: the command is done all the same, and repeating it says so.
+    rig.faulty.set_refusal(true);
+    let error = metadata.submit(create_topic(topic(2), "b", 1)).await.expect_err("the bucket refuses");
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    rig.faulty.set_refusal(false);
+    done(&metadata, create_topic(topic(3), "c", 1)).await;
+    let listed: Vec<String> = metadata.topics().list().iter().map(|t| t.name.to_string()).collect();
+    assert_eq!(listed, ["a", "b", "c"]);
+    host.stop().await;
+    let journaled: BTreeMap<Key, Row> = rig.rows().await.into_iter().filter(|(key, _)| key.is_journaled()).collect();
+    let folded = journal::fold(rig.journal().await).expect("the journal is whole");
+    assert_eq!(folded.rows, journaled);
+}
+
 /// A command is durable when it is answered: whatever is dropped right after, the next host knows it.
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_durable() {
