@@ -51,6 +51,8 @@ pub const COMMAND_TIME_MAX: Duration = Duration::from_secs(15);
 pub const READ_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long opening may take, with a store that answers slowly and a replay of every group since the last flush.
 pub const OPEN_TIME_MAX: Duration = Duration::from_mins(1);
+/// How long the objects of a database that did not open may be read through for the damaged one.
+pub const DIAGNOSIS_TIME_MAX: Duration = Duration::from_mins(1);
 /// Uploads whose ranges are only in memory and in their own rows; more are folded at once.
 pub const UNFOLDED_UPLOADS_MAX: usize = 256;
 /// Their ranges: about a hundred bytes each in memory.
@@ -63,6 +65,9 @@ pub enum OpenError {
     Timeout,
     #[error("the metadata database failed to open: {0}")]
     Database(Arc<str>),
+    /// Of one of its objects something else is in the bucket than what was written there.
+    #[error("the metadata database cannot be opened, an object of it is damaged: {0}")]
+    Damaged(Arc<str>),
     #[error("the metadata database holds a row that cannot be read: {0}")]
     Corrupt(crate::codec::CodecError),
     #[error("the metadata is of another cluster: {0}")]
@@ -85,7 +90,11 @@ impl Host {
     /// # Errors
     /// See [`OpenError`]. A time-out may be tried again.
     pub async fn open(env: &Env, store: Arc<dyn Store>, cluster: Option<ClusterId>) -> Result<Self, OpenError> {
-        env.timeout(OPEN_TIME_MAX, open::open(env, store, cluster)).await.ok_or(OpenError::Timeout)?
+        let opened = env.timeout(OPEN_TIME_MAX, open::open(env, Arc::clone(&store), cluster)).await;
+        match opened.ok_or(OpenError::Timeout)? {
+            Err(OpenError::Database(failure)) => Err(open::diagnose(env, store, failure).await),
+            other => other,
+        }
     }
 
     pub fn metadata(&self) -> Arc<LocalMetadata> {

@@ -5,8 +5,13 @@
 //! the write, and then [`create_exact`](crate::create_exact) can. SlateDB repeats a put under one id of its own
 //! (`slatedbputid`); where it gives one it is taken, so that its repeat finds our first attempt and not a stranger.
 //!
-//! The trailer, [`TRAILER_SIZE`] bytes: `FBSL`, version 1, the id's length, the id, zeros. Sizes and ranges seen from
-//! outside leave it out.
+//! The trailer, [`TRAILER_SIZE`] bytes, also has the checksum of the object: SlateDB's sorted tables have checksums of
+//! their own, its manifests have none. Who reads the whole object checks it. `docs/formats.md` shows the layout. Sizes
+//! and ranges seen from outside leave the trailer out.
+//!
+//! Damage: SlateDB repeats what fails for as long as it takes, unless told that it will never succeed. So a store's answer
+//! that makes no sense is asked for [`READS_MAX`] times in all, in case the reading went wrong and not the object, and
+//! then handed on as final: whoever opens the database learns which object is bad instead of waiting for ever.
 //!
 //! Left out: multipart uploads are gathered and put as one object of at most [`UPLOAD_SIZE_MAX`]; tags and attributes
 //! other than the id are dropped; `PutMode::Update` works where the store can replace.
@@ -27,18 +32,25 @@ use object_store::{
     PutPayload, PutResult, Result, UploadPart,
 };
 use parking_lot::Mutex;
+use slatedb_common::retry::NonRetryable;
 
 use crate::create::create_versioned;
-use crate::{Body, CreateError, Key, ObjectMeta, Operation, Prefix, Span, Store, StoreError, StoreErrorKind, Version};
+use crate::{
+    Body, CreateError, Key, Object, ObjectMeta, Operation, Prefix, Span, Store, StoreError, StoreErrorKind, Version,
+};
 
 const STORE: &str = "forebay";
 
 /// What every object has behind its bytes.
 pub const TRAILER_SIZE: u64 = 32;
 const TRAILER_MAGIC: &[u8; 4] = b"FBSL";
-const TRAILER_VERSION: u8 = 1;
-/// Room for a ULID as text, which SlateDB's ids are.
-const ID_LENGTH_MAX: usize = 26;
+const TRAILER_VERSION: u8 = 2;
+/// The version without a checksum: the id's length in the next byte, then the id.
+const TRAILER_VERSION_UNCHECKED: u8 = 1;
+/// Bytes before the id of a write.
+const ID_AT: usize = 8;
+const ID_SIZE: usize = 16;
+const CRC_AT: usize = 28;
 /// SlateDB's name for the id of a write that it may repeat.
 const PUT_ID_ATTRIBUTE: &str = "slatedbputid";
 
@@ -46,12 +58,40 @@ const PUT_ID_ATTRIBUTE: &str = "slatedbputid";
 pub const UPLOAD_SIZE_MAX: usize = 256 * 1024 * 1024;
 /// Deletes in flight of one stream.
 const DELETES_IN_FLIGHT_MAX: usize = 8;
+/// Reads of one object until it is called damaged.
+const READS_MAX: u32 = 3;
 /// Objects asked for at once in a listing.
 const LIST_PAGE_MAX: usize = 1000;
 
 /// `store` as SlateDB wants it. Give it a store that retries ([`crate::Bucket::store`]).
 pub fn adapter(env: &Env, store: Arc<dyn Store>) -> Arc<dyn ObjectStore> {
     Arc::new(Adapter { env: env.clone(), store })
+}
+
+/// Reads every object below `prefix` whole, and gives the first that is not what was written through [`adapter`]. For
+/// whoever could not open a database and wants to know why: most of what SlateDB reads has a checksum, but its error does
+/// not always say which object it was.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn first_damaged(env: &Env, store: Arc<dyn Store>, prefix: &Prefix) -> Result<Option<Error>> {
+    let adapter = Adapter { env: env.clone(), store };
+    let mut after = None;
+    loop {
+        let page = adapter.store.list(prefix, after.as_ref(), LIST_PAGE_MAX).await.map_err(|e| foreign(prefix, e))?;
+        for object in &page {
+            match adapter.read(&object.key, None).await {
+                // Collected meanwhile.
+                Ok(_) | Err(Error::NotFound { .. }) => {}
+                Err(error) if NonRetryable::find(&error).is_some() => return Ok(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == LIST_PAGE_MAX => after = Some(last.key.clone()),
+            _ => return Ok(None),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -73,42 +113,76 @@ impl fmt::Debug for Adapter {
 }
 
 /// The id of one write, as it stands in the trailer.
-struct PutId(Vec<u8>);
+struct PutId([u8; ID_SIZE]);
 
 impl PutId {
     /// SlateDB's id for this write and its repeats, or a fresh one.
     fn of(env: &Env, attributes: &Attributes) -> Self {
         let given = attributes.get(&Attribute::Metadata(PUT_ID_ATTRIBUTE.into()));
-        match given.map(|id| id.as_bytes()) {
-            Some(id) if (1..=ID_LENGTH_MAX).contains(&id.len()) => Self(id.to_vec()),
-            _ => {
-                let mut id = vec![0; 16];
-                env.fill_random(&mut id);
-                Self(id)
-            }
+        if let Some(bits) = given.and_then(|id| ulid(id.as_bytes())) {
+            return Self(bits.to_be_bytes());
         }
-    }
-
-    fn trailer(&self) -> Bytes {
-        let mut trailer = Vec::with_capacity(usize::try_from(TRAILER_SIZE).expect("small"));
-        trailer.extend_from_slice(TRAILER_MAGIC);
-        trailer.push(TRAILER_VERSION);
-        trailer.push(u8::try_from(self.0.len()).expect("at most ID_LENGTH_MAX"));
-        trailer.extend_from_slice(&self.0);
-        trailer.resize(usize::try_from(TRAILER_SIZE).expect("small"), 0);
-        trailer.into()
+        let mut id = [0; ID_SIZE];
+        env.fill_random(&mut id);
+        Self(id)
     }
 
     /// `payload` and the trailer, nothing copied.
     fn seal(&self, payload: &PutPayload) -> Body {
-        Body::new(payload.iter().cloned().chain([self.trailer()]).collect())
+        let mut crc = crc();
+        payload.iter().for_each(|chunk| crc.update(chunk));
+        let mut trailer = vec![0; usize::try_from(TRAILER_SIZE).expect("small")];
+        trailer[..4].copy_from_slice(TRAILER_MAGIC);
+        trailer[4] = TRAILER_VERSION;
+        trailer[ID_AT..ID_AT + ID_SIZE].copy_from_slice(&self.0);
+        trailer[CRC_AT..].copy_from_slice(&finish(&crc).to_le_bytes());
+        Body::new(payload.iter().cloned().chain([trailer.into()]).collect())
     }
 }
 
-fn is_trailer(bytes: &[u8]) -> bool {
-    bytes.starts_with(TRAILER_MAGIC)
-        && bytes.get(4) == Some(&TRAILER_VERSION)
-        && bytes.get(5).is_some_and(|len| (1..=ID_LENGTH_MAX).contains(&usize::from(*len)))
+/// The bits of a ULID's text: 26 digits to the base of 32, in Crockford's alphabet.
+fn ulid(text: &[u8]) -> Option<u128> {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    if text.len() != 26 || text[0] > b'7' {
+        return None;
+    }
+    text.iter().try_fold(0, |bits: u128, digit| {
+        let value = DIGITS.iter().position(|d| d == digit)?;
+        Some(bits << 5 | u128::try_from(value).ok()?)
+    })
+}
+
+fn crc() -> crc_fast::Digest {
+    crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi)
+}
+
+fn finish(crc: &crc_fast::Digest) -> u32 {
+    u32::try_from(crc.finalize()).expect("a CRC of 32 bits")
+}
+
+/// Checks the trailer; and `whole`, if the whole object was read with it.
+fn check_trailer(key: &Key, trailer: &[u8], whole: Option<&[u8]>) -> std::result::Result<(), StoreError> {
+    let reserved =
+        |at: std::ops::Range<usize>| trailer.get(at).is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0));
+    let known = trailer.starts_with(TRAILER_MAGIC)
+        && match trailer.get(4) {
+            Some(&TRAILER_VERSION) => reserved(5..ID_AT) && reserved(ID_AT + ID_SIZE..CRC_AT),
+            Some(&TRAILER_VERSION_UNCHECKED) => true,
+            _ => false,
+        };
+    if !known {
+        return Err(stranger(key));
+    }
+    let Some(whole) = whole.filter(|_| trailer[4] == TRAILER_VERSION) else { return Ok(()) };
+    let wanted = u32::from_le_bytes(trailer[CRC_AT..].try_into().expect("a trailer ends in four bytes of checksum"));
+    let mut crc = crc();
+    crc.update(whole);
+    let seen = finish(&crc);
+    if wanted == seen {
+        return Ok(());
+    }
+    let what = format!("it has checksum {seen:#010x} and was written with {wanted:#010x}");
+    Err(StoreError::new(Operation::Read, key, StoreErrorKind::Corrupt).because(what))
 }
 
 fn key_of(path: &Path) -> Result<Key> {
@@ -120,33 +194,36 @@ fn prefix_of(path: Option<&Path>) -> Result<Prefix> {
     Prefix::new(text).map_err(|source| Error::Generic { store: STORE, source: source.into() })
 }
 
-fn foreign(key: &Key, error: StoreError) -> Error {
-    let path = key.to_string();
+fn foreign(subject: &impl ToString, error: StoreError) -> Error {
+    let path = subject.to_string();
     match error.kind() {
         StoreErrorKind::NotFound => Error::NotFound { path, source: error.into() },
         StoreErrorKind::AlreadyExists => Error::AlreadyExists { path, source: error.into() },
         StoreErrorKind::Changed => Error::Precondition { path, source: error.into() },
         StoreErrorKind::Refused => Error::PermissionDenied { path, source: error.into() },
-        StoreErrorKind::OutOfRange { .. }
-        | StoreErrorKind::DidNotHappen
-        | StoreErrorKind::MayHaveHappened
-        | StoreErrorKind::Corrupt
-        | StoreErrorKind::Full => Error::Generic { store: STORE, source: error.into() },
+        StoreErrorKind::Corrupt | StoreErrorKind::OutOfRange { .. } => {
+            Error::Generic { store: STORE, source: NonRetryable(error.into()).into() }
+        }
+        StoreErrorKind::DidNotHappen | StoreErrorKind::MayHaveHappened | StoreErrorKind::Full => {
+            Error::Generic { store: STORE, source: error.into() }
+        }
     }
 }
 
-/// An object that was not written through here.
-fn stranger(key: &Key) -> Error {
-    let error = StoreError::new(Operation::Read, key, StoreErrorKind::Corrupt);
-    foreign(key, error.because("it does not end in the trailer that every object of the metadata database has"))
+/// An object that was not written through here, or is not what was written.
+fn stranger(key: &Key) -> StoreError {
+    StoreError::new(Operation::Read, key, StoreErrorKind::Corrupt)
+        .because("it does not end in the trailer that every object of the metadata database has")
 }
 
+/// How an object looks from outside. One without room for a trailer is refused, in listings too: SlateDB takes an empty
+/// sorted table for one that holds nothing, and what was in it would be lost unseen.
 fn outer(meta: &ObjectMeta) -> Result<SlateMeta> {
     let millis = meta.modified.as_millis();
     Ok(SlateMeta {
         location: Path::parse(meta.key.as_str())?,
         last_modified: DateTime::from_timestamp_millis(millis).unwrap_or_default(),
-        size: meta.size.checked_sub(TRAILER_SIZE).ok_or_else(|| stranger(&meta.key))?,
+        size: meta.size.checked_sub(TRAILER_SIZE).ok_or_else(|| foreign(&meta.key, stranger(&meta.key)))?,
         e_tag: meta.version.as_ref().map(ToString::to_string),
         version: None,
     })
@@ -206,26 +283,40 @@ impl Adapter {
 
     /// The bytes of an object that `range` names, without the trailer, and the whole object's description.
     async fn read(&self, key: &Key, range: Option<&GetRange>) -> Result<(SlateMeta, u64, Bytes)> {
+        let mut reads = 0;
+        let found = loop {
+            reads += 1;
+            match self.read_once(key, range).await {
+                Err(error) if error.kind() == StoreErrorKind::Corrupt && reads < READS_MAX => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "an object of the metadata database is read again");
+                }
+                other => break other.map_err(|error| foreign(key, error))?,
+            }
+        };
+        Ok((outer(&found.meta)?, found.start, found.bytes))
+    }
+
+    async fn read_once(&self, key: &Key, range: Option<&GetRange>) -> std::result::Result<Object, StoreError> {
         let span = match range {
             None => Span::All,
             Some(GetRange::Bounded(range)) => Span::Range(range.clone()),
             Some(GetRange::Offset(start)) => Span::From(*start),
             Some(GetRange::Suffix(count)) => Span::Last(count.saturating_add(TRAILER_SIZE)),
         };
-        let found = self.store.read(key, span).await.map_err(|error| foreign(key, error))?;
-        let meta = outer(&found.meta)?;
+        let mut found = self.store.read(key, span).await?;
+        let size = found.meta.size.checked_sub(TRAILER_SIZE).ok_or_else(|| stranger(key))?;
         // Where the trailer was read with the bytes it is checked and cut off.
-        let past = (found.start + found.bytes.len() as u64).saturating_sub(meta.size);
+        let past = (found.start + found.bytes.len() as u64).saturating_sub(size);
         let kept = found.bytes.len().saturating_sub(usize::try_from(past).expect("within bytes that were read"));
-        let (bytes, trailer) = (found.bytes.slice(..kept), &found.bytes[kept..]);
-        if trailer.len() as u64 == TRAILER_SIZE && !is_trailer(trailer) {
-            return Err(stranger(key));
+        let trailer = found.bytes.split_off(kept);
+        if trailer.len() as u64 == TRAILER_SIZE {
+            check_trailer(key, &trailer, (found.start == 0).then_some(&found.bytes))?;
         }
-        if bytes.is_empty() && matches!(range, Some(GetRange::Bounded(_) | GetRange::Offset(_))) {
-            let error = StoreError::new(Operation::Read, key, StoreErrorKind::OutOfRange { size: meta.size });
-            return Err(foreign(key, error));
+        if found.bytes.is_empty() && matches!(range, Some(GetRange::Bounded(_) | GetRange::Offset(_))) {
+            return Err(StoreError::new(Operation::Read, key, StoreErrorKind::OutOfRange { size }));
         }
-        Ok((meta, found.start, bytes))
+        Ok(found)
     }
 
     fn pages(&self, prefix: Option<&Path>, after: Option<&Path>) -> BoxStream<'static, Result<SlateMeta>> {
@@ -240,7 +331,7 @@ impl Adapter {
             async move {
                 let Some((prefix, after)) = state else { return Ok(None) };
                 let listed = store.list(&prefix, after.as_ref(), LIST_PAGE_MAX).await;
-                let page = listed.map_err(|error| Error::Generic { store: STORE, source: error.into() })?;
+                let page = listed.map_err(|error| foreign(&prefix, error))?;
                 let next =
                     page.last().filter(|_| page.len() == LIST_PAGE_MAX).map(|last| (prefix, Some(last.key.clone())));
                 let page: Vec<Result<SlateMeta>> = page.iter().map(outer).collect();

@@ -14,6 +14,7 @@ use object_store::{
     Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
     UpdateVersion,
 };
+use slatedb_common::retry::NonRetryable;
 
 struct Rig {
     faulty: Arc<Faulty>,
@@ -62,11 +63,49 @@ async fn objects_look_as_they_were_put() {
     }
 
     let raw = plain.get(&Key::new(at.as_ref()).expect("legal")).await.expect("there");
-    assert_eq!(raw, "0123456789FBSL\x01\x1a01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    let golden = [
+        &b"0123456789FBSL"[..],
+        &[2, 0, 0, 0],
+        // The bits of the ULID.
+        &[0x01, 0x56, 0x3e, 0x3a, 0xb5, 0xd3, 0xd6, 0x76, 0x4c, 0x61, 0xef, 0xb9, 0x93, 0x02, 0xbd, 0x5b],
+        &[0, 0, 0, 0],
+        // CRC32C of the ten bytes.
+        &[0x9e, 0x06, 0x0c, 0x28],
+    ];
+    assert_eq!(raw, golden.concat());
     assert_eq!(raw.len() as u64, 10 + TRAILER_SIZE);
+    let older = Key::new("metadata/older").expect("legal");
+    plain.put(&older, Body::from(b"0123456789FBSL\x01\x1a01ARZ3NDEKTSV4RRFFQ69G5FAV")).await.expect("put");
+    let older = slate.get(&Path::from("metadata/older")).await.expect("a trailer without a checksum is still read");
+    assert_eq!(older.bytes().await.expect("read"), "0123456789");
     plain.put(&Key::new("metadata/stranger").expect("legal"), Body::from(vec![b'x'; 99])).await.expect("put");
     let stranger = slate.get(&Path::from("metadata/stranger")).await.expect_err("not written through here");
     assert!(stranger.to_string().contains("metadata/stranger"), "{stranger}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_went_wrong_is_read_again_and_damage_is_final() {
+    let Rig { faulty, plain, slate } = rig();
+    let (at, key) = (Path::from("manifest/1"), Key::new("manifest/1").expect("legal"));
+    slate.put(&at, PutPayload::from_static(b"the manifest, which has no checksum of its own")).await.expect("put");
+    for _ in 0..50 {
+        faulty.script(Operation::Read, Fault::Corrupt);
+        let read = slate.get(&at).await.expect("there").bytes().await.expect("read");
+        assert_eq!(read, "the manifest, which has no checksum of its own");
+    }
+    let whole = plain.get(&key).await.expect("there");
+    let mut damaged = whole.to_vec();
+    damaged[7] ^= 4;
+    for (damage, tells) in [(damaged.into(), "checksum"), (whole.slice(..9), "trailer"), (whole.slice(..40), "trailer")]
+    {
+        plain.put(&key, Body::from(damage)).await.expect("put");
+        let before = faulty.requests();
+        let error = slate.get(&at).await.expect_err("damaged");
+        assert!(NonRetryable::find(&error).is_some(), "SlateDB would ask for ever: {error}");
+        let cause = NonRetryable::find(&error).and_then(|e| e.0.source()).map(ToString::to_string).unwrap_or_default();
+        assert!(error.to_string().contains("manifest/1") && cause.contains(tells), "{error}: {cause}");
+        assert_eq!(faulty.requests() - before, 3, "the read may be wrong, and not the object");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,14 +33,22 @@ impl From<slatedb::Error> for DatabaseError {
         if matches!(error.kind(), slatedb::ErrorKind::Closed(slatedb::CloseReason::Fenced)) {
             return Self::Failed(Failure("another process opened the metadata for writing".into()));
         }
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
-        }
-        Self::Failed(Failure(text.into()))
+        Self::Failed(Failure(chain(&error).into()))
     }
+}
+
+/// An error and what brought it about, as text; what only repeats the text before it is left out.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let said = inner.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = inner.source();
+    }
+    text
 }
 
 /// A database that can be read: SlateDB's writer or its reader.

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use forebay_env::Env;
-use forebay_store::{Store, slate};
+use forebay_store::{Prefix, Store, slate};
 use forebay_types::{ClusterId, Timestamp};
 use slatedb::Db;
 use tokio::sync::mpsc;
 
 use super::clock::last_tick;
-use super::database::{Database, DatabaseError};
+use super::database::{Database, DatabaseError, chain};
 use super::settings::{PATH, clock, settings};
 use super::writer::Writer;
-use super::{Host, OpenError, QUEUE_COMMANDS_MAX};
+use super::{DIAGNOSIS_TIME_MAX, Host, OpenError, QUEUE_COMMANDS_MAX};
 use crate::apply::{self, Fetched, Stop, View};
 use crate::codec;
 use crate::command::Command;
@@ -39,6 +39,20 @@ pub(super) async fn open(env: &Env, store: Arc<dyn Store>, cluster: Option<Clust
             None => Err(OpenError::Database(refusal)),
         },
         other => other,
+    }
+}
+
+/// Why the database failed to open, by name where one of its objects is damaged. SlateDB finds most damage, but does not
+/// always say where.
+pub(super) async fn diagnose(env: &Env, store: Arc<dyn Store>, failure: Arc<str>) -> OpenError {
+    let folder = Prefix::new(PATH).expect("the database's folder is a legal prefix");
+    match env.timeout(DIAGNOSIS_TIME_MAX, slate::first_damaged(env, store, &folder)).await {
+        Some(Ok(Some(damage))) => OpenError::Damaged(chain(&damage).into()),
+        Some(Ok(None)) | None => OpenError::Database(failure),
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the metadata database could not be looked through for damage");
+            OpenError::Database(failure)
+        }
     }
 }
 

@@ -10,10 +10,10 @@ use forebay_env::Env;
 use forebay_env::Parts;
 use forebay_env::simulated::{SimClock, SimDisk, Trace, parts};
 use forebay_store::memory::MemoryStore;
-use forebay_store::{Bucket, Faulty, Prefix, Purpose, Store};
+use forebay_store::{Bucket, Faulty, Key as StoreKey, Prefix, Purpose, Store, slate};
 use forebay_types::{Timestamp, TopicPartition};
 
-use super::{COMMAND_TIME_MAX, Host, OpenError, UNFOLDED_UPLOADS_MAX};
+use super::{COMMAND_TIME_MAX, Host, OPEN_TIME_MAX, OpenError, UNFOLDED_UPLOADS_MAX};
 use crate::command::{AdvanceReason, Command, Reply};
 use crate::invariants;
 use crate::journal;
@@ -38,6 +38,24 @@ impl Rig {
         let provider: Arc<dyn Store> = Arc::clone(&faulty) as Arc<dyn Store>;
         let store = Bucket::over(&env, provider).store(Purpose::Metadata);
         Self { env, faulty, store }
+    }
+
+    /// A bucket that holds these objects already.
+    async fn with_objects(seed: u64, objects: BTreeMap<StoreKey, Bytes>) -> Self {
+        let rig = Self::new(seed);
+        for (key, bytes) in objects {
+            rig.store.put(&key, bytes.into()).await.expect("a bucket in memory");
+        }
+        rig
+    }
+
+    async fn objects(&self) -> BTreeMap<StoreKey, Bytes> {
+        let mut objects = BTreeMap::new();
+        for object in self.store.list(&Prefix::all(), None, usize::MAX).await.expect("the bucket can be listed") {
+            let bytes = self.store.get(&object.key).await.expect("a listed object can be read");
+            objects.insert(object.key, bytes);
+        }
+        objects
     }
 
     async fn open(&self) -> Host {
@@ -301,6 +319,56 @@ async fn a_refusal_is_waited_out() {
     let journaled: BTreeMap<Key, Row> = rig.rows().await.into_iter().filter(|(key, _)| key.is_journaled()).collect();
     let folded = journal::fold(rig.journal().await).expect("the journal is whole");
     assert_eq!(folded.rows, journaled);
+}
+
+/// An object of the database that is not what was written ends the start with an error that names it, at once: it is read
+/// again a few times, not for as long as the start may take. What is not needed to open may be damaged unseen.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_object_is_named_at_the_start() {
+    let rig = Rig::new(13);
+    for round in 0..2_u128 {
+        let host = rig.open().await;
+        for number in 1..=3 {
+            done(&host.metadata(), create_topic(topic(round * 10 + number), &format!("t-{round}-{number}"), 2)).await;
+        }
+        // One is stopped, with all in sorted tables; one is dropped, with its WAL to be replayed.
+        if round == 0 { host.stop().await } else { drop(host) }
+    }
+    let objects = rig.objects().await;
+    let mut named = BTreeMap::<&str, u32>::new();
+    for key in objects.keys().filter(|key| key.as_str().starts_with("metadata/")) {
+        for (damage, bytes) in damages(&objects[key]) {
+            let mut damaged = objects.clone();
+            damaged.insert(key.clone(), bytes);
+            let rig = Rig::with_objects(14, damaged).await;
+            let started = rig.env.monotonic();
+            match Host::open(&rig.env, Arc::clone(&rig.store), Some(cluster())).await {
+                Ok(host) => {
+                    let listed = host.metadata().topics().list().len();
+                    assert_eq!(listed, 6, "{key}, {damage}: whatever opens is whole");
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains(key.as_str()), "{key}, {damage}: {error}");
+                    assert!(rig.env.monotonic() - started < OPEN_TIME_MAX / 4, "{key}, {damage}: at once");
+                    *named.entry(damage).or_default() += 1;
+                }
+            }
+        }
+    }
+    let seen: Vec<&str> = named.keys().copied().collect();
+    assert_eq!(seen, ["a bit of its bytes", "a bit of its trailer", "cut short"], "each is found: {named:?}");
+}
+
+fn damages(whole: &Bytes) -> Vec<(&'static str, Bytes)> {
+    let flipped = |at: usize| {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 0x10;
+        Bytes::from(bytes)
+    };
+    let trailer = whole.len() - usize::try_from(slate::TRAILER_SIZE).expect("small");
+    let mut all = vec![("cut short", whole.slice(..10)), ("a bit of its trailer", flipped(trailer))];
+    all.extend((0..trailer).step_by(trailer / 16 + 1).map(|at| ("a bit of its bytes", flipped(at))));
+    all
 }
 
 /// A command is durable when it is answered: whatever is dropped right after, the next host knows it.
