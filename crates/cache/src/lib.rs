@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! 1. The cache never holds more than its budget; a piece larger than the budget is handed out but not kept.
-//! 2. Objects are immutable (D4), so a piece once read is never stale; a deleted object's pieces age out.
+//! 2. Objects are immutable (D4), so a piece once read is never stale; a deleted object's pieces age out. A piece can be
+//!    wrong all the same, where the reading went wrong: who finds that takes it out.
 //! 3. A failed fetch leaves nothing behind: the next reader tries again.
 //! 4. The same calls in the same order evict the same pieces: nothing depends on a random hash.
 
@@ -107,6 +108,12 @@ impl<K: Eq + Hash + Clone, V: Weigh + Clone> ByteCache<K, V> {
         self.pieces.peek(key)
     }
 
+    /// Takes out the piece at `key` where `is_it` says so of the one that is held now: another than the one found to be
+    /// wrong may have been fetched meanwhile.
+    pub fn remove_if(&self, key: &K, is_it: impl FnOnce(&V) -> bool) {
+        self.pieces.remove_if(key, is_it);
+    }
+
     /// Keeps a piece that came along with another's fetch.
     pub fn insert(&self, key: K, value: V) {
         self.pieces.insert(key, value);
@@ -161,6 +168,23 @@ mod tests {
         let cache = ByteCache::<u8, Bytes>::new(ByteSize::mib(1));
         assert_eq!(cache.get_or_fetch(&1, async { Err("store is down") }).await, Err("store is down"));
         assert_eq!(cache.get_or_fetch(&1, async { Ok::<_, &str>(piece(3)) }).await, Ok(piece(3)));
+    }
+
+    #[tokio::test]
+    async fn a_piece_is_taken_out_only_if_it_is_the_one_that_was_meant() {
+        let cache = ByteCache::<u8, Arc<Bytes>>::new(ByteSize::mib(1));
+        let (wrong, right) = (Arc::new(piece(3)), Arc::new(piece(3)));
+        let is = |wanted: &Arc<Bytes>| {
+            let wanted = Arc::clone(wanted);
+            move |held: &Arc<Bytes>| Arc::ptr_eq(held, &wanted)
+        };
+        cache.insert(1, Arc::clone(&wrong));
+        cache.remove_if(&1, is(&wrong));
+        assert_eq!(cache.peek(&1), None);
+        cache.insert(1, Arc::clone(&right));
+        cache.remove_if(&1, is(&wrong));
+        assert!(cache.peek(&1).is_some(), "what somebody else has fetched since stays");
+        assert_eq!(cache.counts().held, 3 + ENTRY_OVERHEAD);
     }
 
     #[tokio::test]

@@ -8,23 +8,29 @@
 //!
 //! Invariants:
 //! 1. A chunk is cut the same way for every reader, so all who miss it share one GET.
-//! 2. Bytes are handed out only after their block's checksum was found right.
+//! 2. Bytes are handed out only after their block's checksum was found right. What is wrong is read again, and called
+//!    damaged only after [`READS_MAX`](reread::READS_MAX) reads.
 //! 3. Offsets that are lost are answered as lost, never skipped: a reader must not believe that it saw everything.
 //! 4. Reading ahead is bounded by [`READ_AHEAD_CHUNKS_MAX`] per reader and [`READ_AHEAD_GETS_MAX`] in all.
 //!
 //! Sources: D9.
 
 mod layout;
+mod reread;
 mod seek;
+#[cfg(test)]
+mod tests;
 
+use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_cache::{ByteCache, CacheCounts};
 use forebay_env::{Env, Task};
-use forebay_format::{Footer, FooterParse, FormatError, Section};
+use forebay_format::{BlockIndex, Footer, FooterParse, FormatError, Section};
 use forebay_metadata::service::ErrorKind;
 use forebay_metadata::state::SnapshotRef;
 use forebay_metadata::{Extent, LookupError, Metadata};
@@ -35,12 +41,19 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use layout::{Chunk, Layout, ParseCached};
+use reread::READS_MAX;
+
+pub(crate) use reread::reread;
 
 /// Chunks that one sequential reader has read ahead of it at most: 4 MiB.
 const READ_AHEAD_CHUNKS_MAX: usize = 4;
 
 /// GETs that read ahead for all readers together. Reads that a client waits for are not counted: they never wait for these.
 const READ_AHEAD_GETS_MAX: usize = 8;
+
+/// How long damage is believed without reading again: a client that asks for damaged records all the time must not cost
+/// three GETs each time.
+const DAMAGE_BELIEVED: Duration = Duration::from_mins(1);
 
 /// Extents asked for at once. A sequential reader asks again after as many objects.
 const EXTENTS_PAGE: usize = 16;
@@ -86,6 +99,15 @@ impl ColdError {
             | Self::Records { .. }
             | Self::NoExtent { .. }
             | Self::NoSnapshot { .. } => false,
+        }
+    }
+
+    /// Whether the bytes were not what was written, or what was read of them at least.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Store(error) => error.kind() == StoreErrorKind::Corrupt,
+            _ => false,
         }
     }
 
@@ -220,9 +242,8 @@ impl ColdReader {
                         Ok(())
                     };
                 }
-                let chunk = self.chunk(layout, block.position).await?;
+                let payload = self.block(layout, section, block).await?;
                 self.read_ahead(layout, block.position, ahead);
-                let payload = section.parse_cached(&chunk, layout, block)?;
                 if !taken.take(&payload, read) {
                     return Ok(());
                 }
@@ -281,14 +302,35 @@ impl ColdReader {
         self.footers.get_or_fetch(&name, fetch).await
     }
 
-    /// The chunk that holds the block at `position`.
-    async fn chunk(&self, layout: &Layout, position: u64) -> Result<Arc<Chunk>, ColdError> {
+    /// A block's batches. A chunk in which the block is wrong is fetched again, at most until it was read
+    /// [`READS_MAX`] times; the last stays in the cache, where its other blocks may be right.
+    async fn block(&self, layout: &Layout, section: &Section, block: &BlockIndex) -> Result<Bytes, ColdError> {
+        let mut reads = 1;
+        loop {
+            let chunk = self.chunk(layout, block.position, reads).await?;
+            let error = match section.parse_cached(&chunk, layout, block) {
+                Ok(payload) => return Ok(payload),
+                Err(error) => error,
+            };
+            let last = chunk.reads >= READS_MAX;
+            if last && self.env.monotonic() < chunk.read_at + DAMAGE_BELIEVED {
+                return Err(error.into());
+            }
+            tracing::warn!(error = &error as &dyn Error, reads = chunk.reads, "a chunk is wrong and is fetched again");
+            let key = (Arc::clone(&layout.object), chunk.start);
+            self.chunks.remove_if(&key, |held| Arc::ptr_eq(held, &chunk));
+            reads = if last { 1 } else { chunk.reads + 1 };
+        }
+    }
+
+    /// The chunk that holds the block at `position`; where it has to be fetched, this is reading number `reads` of it.
+    async fn chunk(&self, layout: &Layout, position: u64, reads: u32) -> Result<Arc<Chunk>, ColdError> {
         let plan = layout.plan_of(position);
         let key = (Arc::clone(&layout.object), plan.start);
         let fetch = async {
             let object = object_key(&layout.object)?;
             let bytes = self.store.get_range(&object, plan.clone()).await?;
-            Ok(Arc::new(Chunk { start: plan.start, bytes }))
+            Ok(Arc::new(Chunk { start: plan.start, bytes, reads, read_at: self.env.monotonic() }))
         };
         self.chunks.get_or_fetch(&key, fetch).await
     }
@@ -303,7 +345,7 @@ impl ColdReader {
             let fetch: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
                 let Ok(_permit) = reader.read_ahead.try_acquire() else { return };
                 // Whoever wants the chunk will meet the error, with a client to tell it to.
-                let _ = reader.chunk(&layout, plan.start).await;
+                let _ = reader.chunk(&layout, plan.start, 1).await;
             });
             let mut tasks = self.tasks.lock();
             tasks.retain(|task| !task.is_finished());
@@ -314,7 +356,7 @@ impl ColdReader {
     }
 }
 
-/// Reads and parses the footer of a data object.
+/// Reads and parses the footer of a data object, again where it is wrong.
 ///
 /// # Errors
 /// The store does not answer, or the footer is damaged; the error names the object.
@@ -325,9 +367,18 @@ pub async fn read_footer(
     footer_position: u64,
 ) -> Result<Footer, ColdError> {
     let key = object_key(object)?;
+    reread(|| read_footer_once(store, &key, size, footer_position)).await
+}
+
+async fn read_footer_once(
+    store: &dyn Store,
+    object: &Key,
+    size: u64,
+    footer_position: u64,
+) -> Result<Footer, ColdError> {
     let mut from = footer_position;
     loop {
-        let tail = store.get_range(&key, from..size).await?;
+        let tail = store.get_range(object, from..size).await?;
         match Footer::parse(&tail, size).map_err(|error| error.in_object(object))? {
             FooterParse::Whole(footer) => return Ok(footer),
             // Each answer asks for more than the one before, so this ends at the object's start.
@@ -335,7 +386,7 @@ pub async fn read_footer(
             FooterParse::NeedMore { .. } => {
                 return Err(ColdError::Store(StoreError::new(
                     forebay_store::Operation::Read,
-                    &key,
+                    object,
                     StoreErrorKind::Corrupt,
                 )));
             }

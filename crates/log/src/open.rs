@@ -20,7 +20,7 @@ use forebay_types::{LogId, Offset, TopicPartition};
 use forebay_wal::Wal;
 use futures::StreamExt;
 
-use crate::cold::{ColdError, ColdReader, Source};
+use crate::cold::{ColdError, ColdReader, Source, reread};
 use crate::partition::{Partition, PartitionHead, PartitionParts, ProducerSnapshot};
 use crate::producers::Producers;
 
@@ -121,8 +121,8 @@ impl Opener {
         let source = Source { partition: opened.partition, log: opened.log };
         let (mut producers, at) = match &opened.producer_snapshot {
             Some(snapshot) => {
-                let state = read_snapshot(&*self.store, snapshot, opened.partition, opened.log).await?;
-                (Producers::restore(state, self.env.monotonic()), snapshot.at)
+                let read = || read_snapshot(&*self.store, snapshot, opened.partition, opened.log);
+                (Producers::restore(reread(read).await?, self.env.monotonic()), snapshot.at)
             }
             None => (Producers::default(), Offset::ZERO),
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_cache::Weigh;
+use forebay_env::Instant;
 use forebay_format::{BlockIndex, Footer, FormatError, Section};
 
 /// A chunk ends at the first block that reaches this size: large enough that a GET's fixed cost is small beside its
@@ -68,6 +69,9 @@ impl Weigh for Layout {
 pub(crate) struct Chunk {
     pub start: u64,
     pub bytes: Bytes,
+    /// The how many-th reading of these bytes in a row this is: the ones before were found wrong.
+    pub reads: u32,
+    pub read_at: Instant,
 }
 
 impl Weigh for Chunk {

@@ -2,7 +2,6 @@
 
 use forebay_types::{Offset, Timestamp};
 
-use super::layout::ParseCached;
 use super::{ColdError, ColdReader, Source};
 use crate::search::{TimestampedOffset, Wanted, search};
 
@@ -36,8 +35,7 @@ impl ColdReader {
                         if block.base_offset >= end || !promising(wanted, best, block.max_timestamp) {
                             continue;
                         }
-                        let chunk = self.chunk(&layout, block.position).await?;
-                        let payload = section.parse_cached(&chunk, &layout, block)?;
+                        let payload = self.block(&layout, section, block).await?;
                         let found = search(&payload, from, end, wanted).map_err(|error| ColdError::Records {
                             object: layout.object.to_string(),
                             position: block.position,

@@ -1,0 +1,121 @@
+//! History as a broker reads it, from a bucket that does not always give what was written.
+
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use forebay_log::Isolation;
+use forebay_store::{Body, Key, Object, ObjectMeta, Prefix, Span, Store, StoreError, Version};
+use forebay_types::Timestamp;
+use world::{Kind, World, batch, read_all};
+
+/// A bucket whose reads of some objects give one wrong byte, so many times.
+struct Flipping {
+    inner: Arc<dyn Store>,
+    /// What the keys concerned have in them.
+    part: &'static str,
+    left: AtomicUsize,
+}
+
+impl Flipping {
+    fn over(world: &mut World, part: &'static str) -> Arc<Self> {
+        let flipping = Arc::new(Self { inner: Arc::clone(&world.bucket), part, left: AtomicUsize::new(0) });
+        world.bucket = Arc::clone(&flipping) as _;
+        flipping
+    }
+
+    fn flip(&self, times: usize) {
+        self.left.store(times, Ordering::Relaxed);
+    }
+
+    fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Store for Flipping {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    async fn create(&self, key: &Key, body: Body) -> Result<Option<Version>, StoreError> {
+        self.inner.create(key, body).await
+    }
+
+    async fn put(&self, key: &Key, body: Body) -> Result<Option<Version>, StoreError> {
+        self.inner.put(key, body).await
+    }
+
+    fn can_replace(&self) -> bool {
+        self.inner.can_replace()
+    }
+
+    async fn replace(&self, key: &Key, body: Body, expected: &Version) -> Result<Option<Version>, StoreError> {
+        self.inner.replace(key, body, expected).await
+    }
+
+    async fn read(&self, key: &Key, span: Span) -> Result<Object, StoreError> {
+        let mut object = self.inner.read(key, span).await?;
+        if key.as_str().contains(self.part) && self.left() > 0 {
+            self.left.fetch_sub(1, Ordering::Relaxed);
+            let mut bytes = object.bytes.to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x40;
+            object.bytes = bytes.into();
+        }
+        Ok(object)
+    }
+
+    async fn head(&self, key: &Key) -> Result<ObjectMeta, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Key>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.inner.now()
+    }
+}
+
+/// A partition opens although the first two reads of its producer snapshot, or of the footers after it, are wrong; its
+/// duplicates are known as ever. With every read wrong it stays closed, and all others open.
+#[tokio::test(start_paused = true)]
+async fn a_partition_opens_over_reads_that_went_wrong() {
+    for part in ["/snap/", "/data/"] {
+        let mut world = World::new(Kind::Disk);
+        let bucket = Flipping::over(&mut world, part);
+        let life = world.start().await;
+        let (topic, other) = (life.create_topic("orders", 1).await, life.create_topic("other", 1).await);
+        life.produce(&life.partition(topic), batch(Some((9, 0, 0)), false, &["a", "b"])).await.expect("taken");
+        life.owner.drain().await.expect("drains, with a snapshot");
+        world.crash(life).await;
+        let life = world.start().await;
+        life.produce(&life.partition(topic), batch(Some((9, 0, 2)), false, &["c", "d"])).await.expect("taken");
+        world.crash(life).await;
+
+        bucket.flip(2);
+        let life = world.start().await;
+        assert_eq!(bucket.left(), 0, "{part}: it was read");
+        let partition = life.partition(topic);
+        let again = life.produce(&partition, batch(Some((9, 0, 2)), false, &["c", "d"])).await.expect("recognised");
+        assert!(again.duplicate, "{part}");
+        assert_eq!(read_all(&partition, 0, Isolation::ReadUncommitted).await.len(), 4, "{part}");
+        drop(partition);
+        world.crash(life).await;
+
+        bucket.flip(usize::MAX);
+        let life = world.start().await;
+        let open = life.owner.partitions.by_id(topic).map(|topic| topic.partitions().len());
+        assert_eq!(open.unwrap_or(0), 0, "{part}: damaged for good");
+        assert_eq!(life.partition(other).offsets().expect("open").high_watermark.get(), 0, "{part}: others open");
+    }
+}
