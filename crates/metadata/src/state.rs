@@ -87,7 +87,7 @@ pub struct Cluster {
 pub struct JournalPosition {
     /// The number of the next entry.
     pub next: u64,
-    /// Where the last full entry begins: a restore needs nothing before it.
+    /// Where the last full state begins: a restore needs nothing before it.
     pub full: u64,
     /// Entries below this are deleted.
     pub oldest: u64,

@@ -11,9 +11,12 @@ use crate::state::{CommitNumber, Key, Row};
 
 /// The kind of the change that heads an entry; no table has this number.
 const HEAD_KIND: u16 = 0;
-const HEAD_VERSION: u8 = 1;
-/// Version, part, parts, term, commit.
-const HEAD_SIZE: usize = 1 + 4 + 4 + 8 + 8;
+const HEAD_VERSION: u8 = 2;
+/// Version, kind, reserved, part, first, begins, term, commit.
+const HEAD_SIZE: usize = 1 + 1 + 2 + 4 + 8 + 8 + 8 + 8;
+/// The version before, which is still read: version, part, parts, term, commit.
+const HEAD_1_VERSION: u8 = 1;
+const HEAD_1_SIZE: usize = 1 + 4 + 4 + 8 + 8;
 
 /// A journal that cannot be read whole.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,8 +40,11 @@ pub enum JournalError {
 pub(super) enum Extent {
     /// Rows that changed.
     Delta,
-    /// Part `part` of `parts` of all rows, counted from 0.
-    Full { part: u32, parts: u32 },
+    /// The part after `part` others, from 0, of a full state whose part 0 is entry `first`: the rows whose keys come after
+    /// that part's, as they stood at this entry. Deltas may lie between the parts.
+    Part { first: u64, part: u32, last: bool },
+    /// Of version 1: part `part` of `parts` of all rows, at consecutive numbers.
+    Consecutive { part: u32, parts: u32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub(super) struct Entry {
     pub number: u64,
     pub extent: Extent,
     pub term: u64,
+    /// Where the term goes on: what older terms wrote from here on was never committed. `None` in version 1.
+    pub begins: Option<u64>,
     /// The last command whose changes the entry holds.
     pub commit: CommitNumber,
     pub rows: BTreeMap<Key, Option<Row>>,
@@ -64,16 +72,19 @@ impl Entry {
     }
 
     fn head(&self) -> Vec<u8> {
-        let (part, parts) = match self.extent {
-            Extent::Delta => (0, 0),
-            Extent::Full { part, parts } => (part, parts),
+        let (kind, part, first) = match self.extent {
+            Extent::Delta => (0, 0, 0),
+            Extent::Part { first, part, last: false } => (1, part, first),
+            Extent::Part { first, part, last: true } => (2, part, first),
+            Extent::Consecutive { .. } => unreachable!("a full state is written in parts of their own numbers"),
         };
+        let begins = self.begins.expect("whoever writes knows where its term goes on");
         let mut head = Vec::with_capacity(HEAD_SIZE);
-        head.push(HEAD_VERSION);
+        head.extend_from_slice(&[HEAD_VERSION, kind, 0, 0]);
         head.extend_from_slice(&part.to_le_bytes());
-        head.extend_from_slice(&parts.to_le_bytes());
-        head.extend_from_slice(&self.term.to_le_bytes());
-        head.extend_from_slice(&self.commit.get().to_le_bytes());
+        for number in [first, begins, self.term, self.commit.get()] {
+            head.extend_from_slice(&number.to_le_bytes());
+        }
         head
     }
 
@@ -83,7 +94,12 @@ impl Entry {
         let number = entry.number;
         let head = entry.changes.first().filter(|change| change.kind == HEAD_KIND);
         let head = head.and_then(|change| parse_head(change.value.as_deref()?)).ok_or(JournalError::Head { number })?;
-        let (extent, term, commit) = head;
+        let Head { extent, begins, term, commit } = head;
+        if let Extent::Part { first, part, .. } = extent
+            && number.checked_sub(u64::from(part)).is_none_or(|earliest| first > earliest)
+        {
+            return Err(JournalError::Head { number });
+        }
         let mut rows = BTreeMap::new();
         for change in &entry.changes[1..] {
             let wrong = |error| JournalError::Row { number, error };
@@ -94,20 +110,53 @@ impl Entry {
             }
             rows.insert(key, row);
         }
-        Ok((entry.cluster, Self { number, extent, term, commit, rows }))
+        Ok((entry.cluster, Self { number, extent, term, begins, commit, rows }))
     }
 }
 
-fn parse_head(bytes: &[u8]) -> Option<(Extent, u64, CommitNumber)> {
-    let bytes: &[u8; HEAD_SIZE] = bytes.try_into().ok()?;
-    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let extent = match (bytes[0], u32_at(1), u32_at(5)) {
-        (HEAD_VERSION, 0, 0) => Extent::Delta,
-        (HEAD_VERSION, part, parts) if part < parts => Extent::Full { part, parts },
+/// What heads an entry.
+#[derive(Debug, PartialEq, Eq)]
+struct Head {
+    extent: Extent,
+    begins: Option<u64>,
+    term: u64,
+    commit: CommitNumber,
+}
+
+fn parse_head(bytes: &[u8]) -> Option<Head> {
+    match *bytes.first()? {
+        HEAD_VERSION => parse_head_2(bytes.try_into().ok()?),
+        HEAD_1_VERSION => parse_head_1(bytes.try_into().ok()?),
+        _ => None,
+    }
+}
+
+fn parse_head_2(bytes: &[u8; HEAD_SIZE]) -> Option<Head> {
+    let (part, first) = (u32_at(bytes, 4), u64_at(bytes, 8));
+    let extent = match (bytes[1], part, first) {
+        (0, 0, 0) => Extent::Delta,
+        (kind @ 1..=2, part, first) => Extent::Part { first, part, last: kind == 2 },
         _ => return None,
     };
-    Some((extent, u64_at(9), CommitNumber::new(u64_at(17))))
+    let (begins, term, commit) = (Some(u64_at(bytes, 16)), u64_at(bytes, 24), CommitNumber::new(u64_at(bytes, 32)));
+    (bytes[2..4] == [0, 0]).then_some(Head { extent, begins, term, commit })
+}
+
+fn parse_head_1(bytes: &[u8; HEAD_1_SIZE]) -> Option<Head> {
+    let extent = match (u32_at(bytes, 1), u32_at(bytes, 5)) {
+        (0, 0) => Extent::Delta,
+        (part, parts) if part < parts => Extent::Consecutive { part, parts },
+        _ => return None,
+    };
+    Some(Head { extent, begins: None, term: u64_at(bytes, 9), commit: CommitNumber::new(u64_at(bytes, 17)) })
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]
@@ -119,14 +168,33 @@ mod tests {
     fn the_head_has_its_golden_bytes() {
         let entry = Entry {
             number: 9,
-            extent: Extent::Full { part: 1, parts: 2 },
+            extent: Extent::Part { first: 6, part: 2, last: true },
             term: 3,
+            begins: Some(5),
             commit: CommitNumber::new(4),
             rows: BTreeMap::new(),
         };
+        let long = |number: u8| [number, 0, 0, 0, 0, 0, 0, 0];
+        let golden = [&[2_u8, 2, 0, 0][..], &[2, 0, 0, 0], &long(6), &long(5), &long(3), &long(4)].concat();
+        assert_eq!(entry.head(), golden);
+        let Entry { extent, begins, term, commit, .. } = entry;
+        assert_eq!(parse_head(&golden), Some(Head { extent, begins, term, commit }));
+        assert_eq!(parse_head(&golden[..39]), None, "cut short");
+        let changed = |at: usize, to: u8| {
+            parse_head(&golden.iter().enumerate().map(|(i, b)| if i == at { to } else { *b }).collect::<Vec<_>>())
+        };
+        assert_eq!(changed(1, 1).expect("legal").extent, Extent::Part { first: 6, part: 2, last: false });
+        for (at, to) in [(0, 3), (1, 0), (1, 3), (2, 1), (3, 1)] {
+            assert_eq!(changed(at, to), None, "byte {at} is {to}");
+        }
+    }
+
+    #[test]
+    fn the_head_of_version_1_is_still_read() {
         let golden = [&[1_u8][..], &[1, 0, 0, 0], &[2, 0, 0, 0], &[3, 0, 0, 0, 0, 0, 0, 0], &[4, 0, 0, 0, 0, 0, 0, 0]];
-        assert_eq!(entry.head(), golden.concat());
-        assert_eq!(parse_head(&golden.concat()), Some((entry.extent, entry.term, entry.commit)));
+        let extent = Extent::Consecutive { part: 1, parts: 2 };
+        let head = Head { extent, begins: None, term: 3, commit: CommitNumber::new(4) };
+        assert_eq!(parse_head(&golden.concat()), Some(head));
         assert_eq!(parse_head(&golden[..4].concat()), None, "cut short");
     }
 }

@@ -1,6 +1,11 @@
 //! Reading a journal: entries in, rows out.
+//!
+//! A full state is written in parts with deltas between them. Each part holds its stretch of keys as they stood at its own
+//! number, so laying parts and deltas over each other in the order of their numbers, from part 0 on, gives the state: what
+//! changed before a part in its stretch is in the part, what changed after it comes after it.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use forebay_types::ClusterId;
@@ -21,8 +26,8 @@ pub struct Folded {
     pub next: u64,
 }
 
-/// The rows that the entries come to. `entries` are the objects' bytes, in any order; what lies before the last whole
-/// full entry may be left out.
+/// The rows that the entries come to. `entries` are the objects' bytes, in any order; what lies before the last whole full
+/// state may be left out.
 ///
 /// # Errors
 /// An entry is damaged, of another cluster, or missing.
@@ -42,18 +47,17 @@ pub fn fold(entries: impl IntoIterator<Item = Bytes>) -> Result<Folded, JournalE
         return Err(JournalError::Empty);
     };
     let next = last + 1;
-    let counting = without_stale(by_number.into_values());
-    let base = last_full(&counting);
+    let committed = Committed::of(by_number.values());
+    let base = last_full(by_number.values().filter(|entry| committed.counts(entry)));
     let mut folded = Folded { cluster, term: 0, commit: CommitNumber::ZERO, rows: BTreeMap::new(), next };
     let first = base.unwrap_or(0);
-    let needed = counting.into_iter().skip_while(|(entry, _)| entry.number < first);
-    for (expected, (entry, counts)) in (first..).zip(needed) {
+    for (expected, entry) in (first..).zip(by_number.split_off(&first).into_values()) {
         if entry.number != expected {
             return Err(JournalError::Gap { number: expected });
         }
-        // The parts of a full entry that was broken off say nothing that was committed.
-        let broken = matches!(entry.extent, Extent::Full { .. }) && !base.is_some_and(|base| is_part_of(&entry, base));
-        if !counts || broken {
+        // The parts of a full state that was broken off repeat what the last one and the deltas tell.
+        let of_other = full_of(&entry).is_some_and(|first| Some(first) != base);
+        if !committed.counts(&entry) || of_other {
             continue;
         }
         folded.term = entry.term;
@@ -68,40 +72,55 @@ pub fn fold(entries: impl IntoIterator<Item = Bytes>) -> Result<Folded, JournalE
     Ok(folded)
 }
 
-/// Entries in order, each with whether it counts: not where an entry of a newer term came before it.
-fn without_stale(entries: impl Iterator<Item = Entry>) -> Vec<(Entry, bool)> {
-    let mut newest = 0;
-    entries
-        .map(|entry| {
-            newest = entry.term.max(newest);
-            let counts = entry.term == newest;
-            (entry, counts)
-        })
-        .collect()
-}
+/// Up to where the entries of each term count: where a newer term goes on, what older ones wrote was never committed.
+struct Committed(BTreeMap<u64, u64>);
 
-fn is_part_of(entry: &Entry, base: u64) -> bool {
-    matches!(entry.extent, Extent::Full { part, .. } if entry.number.checked_sub(u64::from(part)) == Some(base))
-}
-
-/// The number of the first part of the last full entry of which every part is there and counts.
-fn last_full(entries: &[(Entry, bool)]) -> Option<u64> {
-    let mut found = None;
-    let mut begun: Option<(u64, u64)> = None;
-    for (entry, counts) in entries {
-        let Extent::Full { part, parts } = entry.extent else {
-            begun = None;
-            continue;
-        };
-        if *counts && part == 0 {
-            begun = Some((entry.number, entry.term));
+impl Committed {
+    /// `entries` in the order of their numbers.
+    fn of<'a>(entries: impl Iterator<Item = &'a Entry>) -> Self {
+        let mut begins = BTreeMap::new();
+        for entry in entries {
+            // An entry of version 1 does not tell. Its term wrote nothing before it.
+            begins.entry(entry.term).or_insert(entry.begins.unwrap_or(entry.number));
         }
-        let Some((first, term)) = begun else { continue };
-        if !counts || entry.term != term || entry.number != first + u64::from(part) {
-            begun = None;
-        } else if part + 1 == parts {
+        Self(begins)
+    }
+
+    fn counts(&self, entry: &Entry) -> bool {
+        let newer = self.0.range((Bound::Excluded(entry.term), Bound::Unbounded));
+        newer.into_iter().all(|(_, begins)| entry.number < *begins)
+    }
+}
+
+/// The number at which the full state begins that an entry is a part of.
+fn full_of(entry: &Entry) -> Option<u64> {
+    match entry.extent {
+        Extent::Delta => None,
+        Extent::Part { first, .. } => Some(first),
+        Extent::Consecutive { part, .. } => entry.number.checked_sub(u64::from(part)),
+    }
+}
+
+/// Where the last full state begins of which every part is there. `entries` are those that count, in order.
+fn last_full<'a>(entries: impl Iterator<Item = &'a Entry>) -> Option<u64> {
+    let mut found = None;
+    // The full state that is being read: its first number, its term, the next part.
+    let mut begun: Option<(u64, u64, u32)> = None;
+    for entry in entries {
+        let (part, last) = match entry.extent {
+            Extent::Delta => continue,
+            Extent::Part { part, last, .. } => (part, last),
+            Extent::Consecutive { part, parts } => (part, part + 1 == parts),
+        };
+        let Some(first) = full_of(entry) else { continue };
+        if part == 0 && first == entry.number {
+            begun = Some((first, entry.term, 0));
+        }
+        begun = begun
+            .filter(|wanted| *wanted == (first, entry.term, part))
+            .map(|(first, term, part)| (first, term, part + 1));
+        if last && let Some((first, ..)) = begun.take() {
             found = Some(first);
-            begun = None;
         }
     }
     found
@@ -109,6 +128,7 @@ fn last_full(entries: &[(Entry, bool)]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use forebay_format::JournalEntry;
     use forebay_types::{BrokerEpoch, BrokerId, Timestamp};
 
     use super::*;
@@ -126,9 +146,10 @@ mod tests {
         ClusterId::from_random([3; 16])
     }
 
-    fn entry(number: u64, term: u64, extent: Extent, rows: &[(i32, Option<u64>)]) -> Bytes {
+    fn entry(number: u64, (term, begins): (u64, u64), extent: Extent, rows: &[(i32, Option<u64>)]) -> Bytes {
         let rows = rows.iter().map(|(id, epoch)| (key(*id), epoch.map(row))).collect();
-        let entry = Entry { number, extent, term, commit: CommitNumber::new(number + 10), rows };
+        let commit = CommitNumber::new(number + 10);
+        let entry = Entry { number, extent, term, begins: Some(begins), commit, rows };
         let bytes = entry.encode(&cluster(), Timestamp::from_millis(5));
         assert_eq!(
             Entry::parse(&bytes).expect("what was written"),
@@ -138,12 +159,32 @@ mod tests {
         bytes
     }
 
+    /// Of a term that began with the journal.
     fn delta(number: u64, term: u64, rows: &[(i32, Option<u64>)]) -> Bytes {
+        entry(number, (term, 0), Extent::Delta, rows)
+    }
+
+    fn delta_of(number: u64, term: (u64, u64), rows: &[(i32, Option<u64>)]) -> Bytes {
         entry(number, term, Extent::Delta, rows)
     }
 
-    fn full(number: u64, term: u64, part: u32, parts: u32, rows: &[(i32, Option<u64>)]) -> Bytes {
-        entry(number, term, Extent::Full { part, parts }, rows)
+    fn part(number: u64, term: (u64, u64), (first, part, last): (u64, u32, bool), rows: &[(i32, u64)]) -> Bytes {
+        let rows: Vec<(i32, Option<u64>)> = rows.iter().map(|(id, epoch)| (*id, Some(*epoch))).collect();
+        entry(number, term, Extent::Part { first, part, last }, &rows)
+    }
+
+    /// An entry as version 1 wrote it.
+    fn old(number: u64, term: u64, parts: Option<(u32, u32)>, rows: &[(i32, Option<u64>)]) -> Bytes {
+        let (part, parts) = parts.unwrap_or((0, 0));
+        let mut head = vec![1];
+        head.extend_from_slice(&part.to_le_bytes());
+        head.extend_from_slice(&parts.to_le_bytes());
+        head.extend_from_slice(&term.to_le_bytes());
+        head.extend_from_slice(&(number + 10).to_le_bytes());
+        let entry = JournalEntry::parse(&delta(number, term, rows)).expect("just written");
+        let mut changes = entry.changes;
+        changes[0].value = Some(head.into());
+        JournalEntry { changes, ..entry }.encode()
     }
 
     fn rows_of(entries: Vec<Bytes>) -> Vec<(Key, Row)> {
@@ -159,9 +200,38 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_before_a_full_entry_may_be_gone() {
-        let whole =
-            [full(4, 1, 0, 2, &[(1, Some(1))]), full(5, 1, 1, 2, &[(2, Some(2))]), delta(6, 1, &[(3, Some(3))])];
+    fn parts_and_the_deltas_between_them_are_one_state() {
+        // Keys 1 and 2 are in part 0, 5 in part 1, 8 in part 2. Between them: 2 changes behind the parts, 5 and 6 before
+        // them, 6 is gone again before part 1, 1 goes behind, 9 comes after all.
+        let term = (1, 0);
+        let entries = vec![
+            part(4, term, (4, 0, false), &[(1, 1), (2, 1)]),
+            delta(5, 1, &[(2, Some(2)), (5, Some(2)), (6, Some(2))]),
+            delta(6, 1, &[(6, None), (1, None)]),
+            part(7, term, (4, 1, false), &[(5, 2)]),
+            delta(8, 1, &[(5, Some(3))]),
+            part(9, term, (4, 2, true), &[(8, 1)]),
+            delta(10, 1, &[(9, Some(9))]),
+        ];
+        let expected = [(key(2), row(2)), (key(5), row(3)), (key(8), row(1)), (key(9), row(9))];
+        assert_eq!(rows_of(entries.clone()), expected);
+        // Without one of the parts there is no full state, and the journal does not begin at 0.
+        for missing in [3, 5] {
+            let mut entries = entries.clone();
+            let number = 4 + u64::try_from(missing).expect("small");
+            entries[missing] = delta(number, 1, &[]);
+            assert_eq!(fold(entries), Err(JournalError::Gap { number: 0 }), "without part at {number}");
+        }
+    }
+
+    #[test]
+    fn what_lies_before_a_full_state_may_be_gone() {
+        let term = (1, 0);
+        let whole = [
+            part(4, term, (4, 0, false), &[(1, 1)]),
+            part(5, term, (4, 1, true), &[(2, 2)]),
+            delta(6, 1, &[(3, Some(3))]),
+        ];
         assert_eq!(rows_of(whole.to_vec()), [(key(1), row(1)), (key(2), row(2)), (key(3), row(3))]);
         assert_eq!(fold(vec![delta(6, 1, &[])]), Err(JournalError::Gap { number: 0 }));
         assert_eq!(
@@ -171,23 +241,73 @@ mod tests {
     }
 
     #[test]
-    fn a_full_entry_that_was_broken_off_says_nothing() {
-        let entries =
-            vec![delta(0, 1, &[(1, Some(1))]), full(1, 1, 0, 2, &[(2, Some(2))]), delta(2, 2, &[(3, Some(3))])];
-        assert_eq!(rows_of(entries), [(key(1), row(1)), (key(3), row(3))]);
+    fn a_full_state_that_was_broken_off_leaves_the_one_before_it() {
+        let term = (1, 0);
+        let mut entries = vec![
+            part(0, term, (0, 0, true), &[(1, 1), (2, 1)]),
+            delta(1, 1, &[(2, None)]),
+            part(2, term, (2, 0, false), &[(1, 1)]),
+            delta(3, 1, &[(3, Some(3))]),
+        ];
+        assert_eq!(rows_of(entries.clone()), [(key(1), row(1)), (key(3), row(3))], "while it is being written");
+        // The writer is followed by another, which begins anew after the last commit.
+        entries.push(delta_of(4, (2, 4), &[(1, Some(2))]));
+        entries.push(part(5, (2, 4), (2, 1, true), &[(7, 7)]));
+        assert_eq!(
+            rows_of(entries.clone()),
+            [(key(1), row(2)), (key(3), row(3))],
+            "a part of another term is none of it"
+        );
+        entries.push(part(6, (2, 4), (6, 0, true), &[(1, 2), (3, 3)]));
+        assert_eq!(rows_of(entries), [(key(1), row(2)), (key(3), row(3))]);
     }
 
     #[test]
-    fn an_entry_that_was_never_committed_is_undone_by_the_full_one_after_it() {
-        let entries =
-            vec![delta(0, 1, &[(1, Some(1))]), delta(1, 1, &[(9, Some(9))]), full(2, 2, 0, 1, &[(1, Some(1))])];
-        assert_eq!(rows_of(entries), [(key(1), row(1))]);
+    fn what_was_never_committed_is_not_heard_once_the_next_term_writes() {
+        // The database knew of entries up to 1 when term 2 began: the parts and the delta after it were not committed.
+        let mut entries = vec![
+            delta(0, 1, &[(1, Some(1))]),
+            delta(1, 1, &[(2, Some(2))]),
+            part(2, (1, 0), (2, 0, true), &[(1, 1), (2, 2)]),
+            delta(3, 1, &[(9, Some(9)), (2, None)]),
+        ];
+        entries.push(delta_of(4, (2, 2), &[(3, Some(3))]));
+        assert_eq!(rows_of(entries.clone()), [(key(1), row(1)), (key(2), row(2)), (key(3), row(3))]);
+        // A third term, which found the same: the second never committed either.
+        entries.push(delta_of(5, (3, 2), &[(4, Some(4))]));
+        assert_eq!(rows_of(entries), [(key(1), row(1)), (key(2), row(2)), (key(4), row(4))]);
     }
 
     #[test]
     fn a_writer_that_was_followed_by_another_is_not_heard() {
-        let entries = vec![full(0, 2, 0, 1, &[(1, Some(2))]), delta(1, 1, &[(1, Some(1))]), full(2, 1, 0, 1, &[])];
+        let entries = vec![
+            part(0, (2, 0), (0, 0, true), &[(1, 2)]),
+            delta(1, 1, &[(1, Some(1))]),
+            part(2, (1, 0), (2, 0, true), &[]),
+        ];
         assert_eq!(rows_of(entries), [(key(1), row(2))]);
+    }
+
+    #[test]
+    fn a_journal_of_version_1_goes_on_in_version_2() {
+        let mut entries = vec![
+            old(0, 1, None, &[(1, Some(1))]),
+            old(1, 1, Some((0, 2)), &[(1, Some(1))]),
+            old(2, 1, Some((1, 2)), &[(2, Some(2))]),
+            // Never committed.
+            old(3, 1, None, &[(2, None), (9, Some(9))]),
+        ];
+        assert_eq!(rows_of(entries[..3].to_vec()), [(key(1), row(1)), (key(2), row(2))]);
+        assert_eq!(rows_of(entries[1..3].to_vec()), [(key(1), row(1)), (key(2), row(2))]);
+        entries.push(delta_of(4, (2, 3), &[(3, Some(3))]));
+        assert_eq!(rows_of(entries.clone()), [(key(1), row(1)), (key(2), row(2)), (key(3), row(3))]);
+        // In version 1 a full entry undoes what was never committed.
+        let undone =
+            vec![entries[0].clone(), old(1, 1, None, &[(9, Some(9))]), old(2, 2, Some((0, 1)), &[(1, Some(1))])];
+        assert_eq!(rows_of(undone), [(key(1), row(1))]);
+        let broken =
+            vec![entries[0].clone(), old(1, 1, Some((0, 2)), &[(2, Some(2))]), old(2, 2, None, &[(3, Some(3))])];
+        assert_eq!(rows_of(broken), [(key(1), row(1)), (key(3), row(3))], "a full entry that was broken off");
     }
 
     #[test]
@@ -196,8 +316,8 @@ mod tests {
         let mut bytes = delta(0, 1, &[(1, Some(1))]).to_vec();
         *bytes.last_mut().expect("not empty") ^= 1;
         assert!(matches!(fold(vec![Bytes::from(bytes)]), Err(JournalError::Format(_))));
-        let stranger =
-            Entry { number: 1, extent: Extent::Delta, term: 1, commit: CommitNumber::ZERO, rows: BTreeMap::new() };
+        let (extent, commit, rows) = (Extent::Delta, CommitNumber::ZERO, BTreeMap::new());
+        let stranger = Entry { number: 1, extent, term: 1, begins: Some(0), commit, rows };
         let stranger = stranger.encode(&ClusterId::from_random([4; 16]), Timestamp::from_millis(5));
         let error = fold(vec![delta(0, 1, &[]), stranger]).expect_err("two clusters");
         assert!(matches!(error, JournalError::OtherCluster { number: 1, .. }), "{error}");

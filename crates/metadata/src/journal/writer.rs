@@ -1,4 +1,4 @@
-//! Writing the journal, in step with the database.
+//! Writing the journal, in step with the database: a delta before each commit, a part of a full state behind some.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use super::entry::{Entry, Extent};
 use crate::codec;
 use crate::state::{CommitNumber, JournalPosition, Key, Row, Tables};
 
-/// Rows of a full entry in one part, at about 200 bytes each.
-const ROWS_PER_PART: usize = 16_384;
-/// Numbers that another writer may have taken before ours: one entry per term that never got to commit.
+/// Rows in one part of a full state, at about 200 bytes each: what the commands behind one commit may have to wait for,
+/// and as many entities as one command may touch (D7).
+pub(crate) const ROWS_PER_PART: usize = 4_096;
+/// Numbers that others may have taken before ours: a delta and a part for each term that never got to commit.
 const STRAYS_MAX: u64 = 1_024;
 /// Old entries deleted behind one commit.
 const DELETES_PER_COMMIT: usize = 8;
@@ -65,9 +66,20 @@ pub(crate) struct JournalWriter {
     store: Arc<dyn Store>,
     cluster: ClusterId,
     term: u64,
+    /// Where this term goes on: what lies from here on and is not of this term was never committed.
+    begins: u64,
     position: JournalPosition,
-    /// The next entry has to be a full one: an entry of unknown standing lies before it.
-    full_due: bool,
+    full: Full,
+}
+
+/// How far the next full state is written.
+enum Full {
+    /// Not begun.
+    Idle,
+    /// Parts up to the key `after` are there.
+    Begun { first: u64, parts: u32, after: Key },
+    /// All parts are there; the next commit says so.
+    Whole { first: u64 },
 }
 
 pub(crate) fn entry_key(number: u64) -> StoreKey {
@@ -76,7 +88,8 @@ pub(crate) fn entry_key(number: u64) -> StoreKey {
 }
 
 impl JournalWriter {
-    /// Goes on behind `position`, which is what the database knows. An entry that lies there was never committed.
+    /// Goes on behind `position`, which is what the database knows. What lies there was never committed, and is void as
+    /// soon as this term writes.
     pub(crate) async fn open(
         env: &Env,
         store: Arc<dyn Store>,
@@ -84,10 +97,11 @@ impl JournalWriter {
         term: u64,
         position: JournalPosition,
     ) -> Result<Self, WriteError> {
-        let mut writer = Self { env: env.clone(), store, cluster, term, position, full_due: false };
+        let (env, begins, full) = (env.clone(), position.next, Full::Idle);
+        let mut writer = Self { env, store, cluster, term, begins, position, full };
         while writer.is_taken(writer.position.next).await {
-            tracing::info!(number = writer.position.next, "a journal entry was never committed; a full one follows it");
-            writer.skip(writer.position.next)?;
+            tracing::info!(number = writer.position.next, "a journal entry was never committed, and is passed over");
+            writer.skip()?;
         }
         Ok(writer)
     }
@@ -103,71 +117,90 @@ impl JournalWriter {
         }
     }
 
-    fn skip(&mut self, number: u64) -> Result<(), WriteError> {
-        self.full_due = true;
+    /// Leaves the next number to the older writer that took it.
+    fn skip(&mut self) -> Result<(), WriteError> {
+        let number = self.position.next;
         self.position.next = number + 1;
-        if self.position.next - self.position.full > ENTRIES_PER_FULL + STRAYS_MAX {
+        if number - self.begins >= STRAYS_MAX {
             return Err(WriteError::Foreign { number, what: "too many entries of unknown standing".to_owned() });
         }
         Ok(())
     }
 
-    /// Makes the journaled ones of `rows` durable as the next entry. `tables` hold them already. Gives the position
-    /// that belongs into the same commit; `None` where nothing of it is journaled.
+    /// Makes the journaled ones of `rows` durable as the next entry. Gives the position that belongs into the same commit;
+    /// `None` where nothing of it is journaled.
     pub(crate) async fn write(
         &mut self,
         rows: &BTreeMap<Key, Option<Row>>,
-        tables: &Tables,
+        commit: CommitNumber,
     ) -> Result<Option<JournalPosition>, WriteError> {
         let delta: BTreeMap<Key, Option<Row>> =
             rows.iter().filter(|(key, _)| key.is_journaled()).map(|(key, row)| (key.clone(), row.clone())).collect();
         if delta.is_empty() {
             return Ok(None);
         }
-        let commit = tables.commit();
-        let grown = self.position.next - self.position.full >= ENTRIES_PER_FULL;
-        if !self.full_due && !grown && self.create(Extent::Delta, commit, delta).await? {
-            return Ok(Some(self.position));
+        self.create(commit, delta, |_| Extent::Delta).await?;
+        // Not before its parts lie below the committed position: a part that the database does not know of is void.
+        if let Full::Whole { first } = self.full {
+            self.position.full = first;
+            self.full = Full::Idle;
         }
-        while !self.write_full(tables, commit).await? {}
         Ok(Some(self.position))
     }
 
-    /// Every row, in parts of consecutive numbers; `false` where a number among them was taken.
-    async fn write_full(&mut self, tables: &Tables, commit: CommitNumber) -> Result<bool, WriteError> {
-        let first = self.position.next;
-        let rows = tables.journaled_rows();
-        let parts = rows.len().div_ceil(ROWS_PER_PART);
-        let parts = u32::try_from(parts).expect("a cluster has fewer than 2^32 times 2^14 rows");
-        let mut rest = rows.into_iter().map(|(key, row)| (key, Some(row)));
-        for part in 0..parts {
-            let rows = rest.by_ref().take(ROWS_PER_PART).collect();
-            if !self.create(Extent::Full { part, parts }, commit, rows).await? {
-                return Ok(false);
-            }
-        }
-        self.position.full = first;
-        self.full_due = false;
-        Ok(true)
+    /// Writes the next part of a full state, where one is begun or due. `tables` hold what is committed and nothing else:
+    /// the part tells the rows of its keys as of its own number.
+    pub(crate) async fn write_part(&mut self, tables: &Tables) -> Result<(), WriteError> {
+        let (first, part, after) = match &self.full {
+            Full::Idle if self.position.next - self.position.full < ENTRIES_PER_FULL => return Ok(()),
+            Full::Idle => (None, 0, None),
+            Full::Begun { first, parts, after } => (Some(*first), *parts, Some(after.clone())),
+            Full::Whole { .. } => return Ok(()),
+        };
+        let mut rows = tables.journaled_rows(after.as_ref(), ROWS_PER_PART + 1);
+        let last = rows.len() <= ROWS_PER_PART;
+        rows.truncate(ROWS_PER_PART);
+        let after = rows.last().map(|(key, _)| key.clone()).or(after).expect("a cluster has rows");
+        let rows = rows.into_iter().map(|(key, row)| (key, Some(row))).collect();
+        let extent = |number| Extent::Part { first: first.unwrap_or(number), part, last };
+        let number = self.create(tables.commit(), rows, extent).await?;
+        let first = first.unwrap_or(number);
+        self.full = if last { Full::Whole { first } } else { Full::Begun { first, parts: part + 1, after } };
+        Ok(())
     }
 
-    /// Creates the next entry; `false` where an older writer had its number, which makes a full entry due.
+    /// Creates the next entry, and gives its number.
     async fn create(
         &mut self,
-        extent: Extent,
         commit: CommitNumber,
         rows: BTreeMap<Key, Option<Row>>,
-    ) -> Result<bool, WriteError> {
-        let number = self.position.next;
+        extent: impl Fn(u64) -> Extent,
+    ) -> Result<u64, WriteError> {
         debug_assert!(rows.keys().all(|key| codec::journal_kind(key) != 0));
-        let entry = Entry { number, extent, term: self.term, commit, rows };
-        let body = Body::from(entry.encode(&self.cluster, self.env.now()));
+        let begins = Some(self.begins);
+        let mut entry = Entry { number: 0, extent: Extent::Delta, term: self.term, begins, commit, rows };
+        loop {
+            let number = self.position.next;
+            (entry.number, entry.extent) = (number, extent(number));
+            let (cluster, now) = (self.cluster.clone(), self.env.now());
+            let encode = move || (entry.encode(&cluster, now), entry);
+            let bytes;
+            (bytes, entry) = self.env.blocking("journal-entry", encode).await;
+            if self.create_object(number, Body::from(bytes)).await? {
+                self.position.next = number + 1;
+                return Ok(number);
+            }
+            self.skip()?;
+        }
+    }
+
+    /// `false` where an older writer has that number.
+    async fn create_object(&self, number: u64, body: Body) -> Result<bool, WriteError> {
         let mut patience = Patience::default();
         loop {
             match create_exact(&self.env, &*self.store, &entry_key(number), body.clone()).await {
                 Ok(_) => {
                     patience.over(number);
-                    self.position.next = number + 1;
                     return Ok(true);
                 }
                 Err(CreateError::Theirs { found, .. }) => {
@@ -176,7 +209,6 @@ impl JournalWriter {
                     if theirs.term >= self.term {
                         return Err(WriteError::Fenced { number, theirs: theirs.term, ours: self.term });
                     }
-                    self.skip(number)?;
                     return Ok(false);
                 }
                 Err(CreateError::Store(error)) => patience.wait(&self.env, number, &error).await,
@@ -184,8 +216,8 @@ impl JournalWriter {
         }
     }
 
-    /// Deletes a few entries that a full one has made superfluous, once the commit behind it is durable. The last full
-    /// entry but one stays. What cannot be deleted now is found again: the position is committed with the next entry.
+    /// Deletes a few entries that a full state has made superfluous, once the commit that tells of it is durable. Half an
+    /// age of older ones stays. What cannot be deleted now is found again: the position is committed with the next entry.
     pub(crate) async fn tidy(&mut self) {
         let end = self.position.full.saturating_sub(ENTRIES_PER_FULL);
         let numbers: Vec<u64> = (self.position.oldest..end).take(DELETES_PER_COMMIT).collect();

@@ -8,6 +8,7 @@
 //! 2. A log's committed end is the end of its last unfolded upload, else of its extent rows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use forebay_types::{BrokerId, LogId, Offset, PartitionIndex, TopicId, TopicName, TopicPartition, WalSequence};
 
@@ -58,6 +59,22 @@ macro_rules! of_kind {
             Row::$variant(value) => value,
             other => panic!("row {:?} holds {other:?}", $key),
         })
+    };
+}
+
+/// Adds to `$rows` those of a table after the key `$after`, as far as there is room.
+macro_rules! take_rows {
+    ($rows:ident, $after:expr, $limit:expr, $map:expr, $variant:ident) => {
+        let from = match $after {
+            Some(Key::$variant(key)) => Bound::Excluded(*key),
+            _ => Bound::Unbounded,
+        };
+        let rest = $limit.saturating_sub($rows.len());
+        // A key of a table before this one is below all of them, one of a table behind it above.
+        let passed = $map.keys().next().is_none_or(|first| $after.is_some_and(|after| *after > Key::$variant(*first)));
+        let passed = passed && matches!(from, Bound::Unbounded);
+        let found = $map.range((from, Bound::Unbounded)).take(if passed { 0 } else { rest });
+        $rows.extend(found.map(|(key, row)| (Key::$variant(*key), Row::$variant(row.clone()))));
     };
 }
 
@@ -260,18 +277,67 @@ impl Tables {
         self.upload_objects.contains(object)
     }
 
-    /// Every resident row that the journal keeps, for a full entry: in key order.
-    pub fn journaled_rows(&self) -> Vec<(Key, Row)> {
+    /// The resident rows that the journal keeps, in key order: the first `limit` after the key `after`.
+    pub fn journaled_rows(&self, after: Option<&Key>, limit: usize) -> Vec<(Key, Row)> {
         let mut rows = Vec::new();
-        rows.extend(self.cluster.iter().map(|c| (Key::Cluster, Row::Cluster(c.clone()))));
-        rows.extend(self.brokers.iter().map(|(k, v)| (Key::Broker(*k), Row::Broker(v.clone()))));
-        rows.extend(self.wal_epochs.iter().map(|(k, v)| (Key::WalEpoch(*k), Row::WalEpoch(v.clone()))));
-        rows.extend(self.broker_configs.iter().map(|(k, v)| (Key::BrokerConfig(*k), Row::BrokerConfig(v.clone()))));
-        rows.extend(self.topics.iter().map(|(k, v)| (Key::Topic(*k), Row::Topic(v.clone()))));
-        rows.extend(self.partitions.iter().map(|(k, v)| (Key::Partition(*k), Row::Partition(v.clone()))));
-        rows.extend(self.snapshots.iter().map(|(k, v)| (Key::Snapshots(*k), Row::Snapshots(v.clone()))));
-        rows.extend(self.pins.iter().map(|(k, v)| (Key::Pin(*k), Row::Pin(v.clone()))));
-        debug_assert!(rows.iter().all(|(key, _)| key.is_journaled()));
+        rows.extend(self.cluster.iter().filter(|_| after.is_none()).map(|c| (Key::Cluster, Row::Cluster(c.clone()))));
+        take_rows!(rows, after, limit, self.brokers, Broker);
+        take_rows!(rows, after, limit, self.wal_epochs, WalEpoch);
+        take_rows!(rows, after, limit, self.broker_configs, BrokerConfig);
+        take_rows!(rows, after, limit, self.topics, Topic);
+        take_rows!(rows, after, limit, self.partitions, Partition);
+        take_rows!(rows, after, limit, self.snapshots, Snapshots);
+        take_rows!(rows, after, limit, self.pins, Pin);
+        debug_assert!(rows.iter().all(|(key, _)| key.is_journaled()) && rows.is_sorted_by(|a, b| a.0 < b.0));
         rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_types::{BrokerEpoch, Timestamp};
+
+    use super::*;
+    use crate::testing::{broker, name, partition, topic};
+
+    /// Pages of every size, one after the other, are the rows that were put, and are cut where a table ends or within.
+    #[test]
+    fn journaled_rows_come_in_pages() {
+        let mut tables = Tables::default();
+        let mut expected = BTreeMap::new();
+        let mut put = |key: Key, row: Row| {
+            tables.put(&key, Some(row.clone()));
+            expected.insert(key, row);
+        };
+        for number in 1..=3 {
+            let epoch = BrokerEpoch::new(1).expect("an epoch");
+            put(Key::Broker(broker(number)), Row::Broker(Broker { epoch, incarnation: 1 }));
+        }
+        for number in 1..=2 {
+            let (config, created_at, state) = (BTreeMap::new(), Timestamp::default(), TopicState::Live);
+            let name = name(&format!("t{number}"));
+            put(Key::Topic(topic(number)), Row::Topic(Topic { name, config, partitions: 2, created_at, state }));
+            for index in 0..2 {
+                let id = partition(topic(number), index);
+                let log = LogId::new(u64::try_from(number * 10).expect("small") + u64::from(index.unsigned_abs()));
+                let row =
+                    Partition { log: log.expect("a log"), owner: None, epochs: Vec::new(), log_start: Offset::ZERO };
+                put(Key::Partition(id), Row::Partition(row));
+                put(Key::Snapshots(id), Row::Snapshots(Snapshots::default()));
+            }
+        }
+        let expected: Vec<(Key, Row)> = expected.into_iter().collect();
+        for limit in 1..=expected.len() + 1 {
+            let mut rows: Vec<(Key, Row)> = Vec::new();
+            loop {
+                let page = tables.journaled_rows(rows.last().map(|(key, _)| key), limit);
+                assert!(page.len() <= limit);
+                if page.is_empty() {
+                    break;
+                }
+                rows.extend(page);
+            }
+            assert_eq!(rows, expected, "in pages of {limit}");
+        }
     }
 }

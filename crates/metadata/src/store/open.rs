@@ -135,7 +135,7 @@ async fn journal(
     let cluster = tables.cluster().expect("a term has begun").clone();
     let mut journal =
         JournalWriter::open(env, store, cluster.id, cluster.term, tables.journal()).await.map_err(broken)?;
-    let position = journal.write(begun, tables).await.map_err(broken)?;
+    let position = journal.write(begun, tables.commit()).await.map_err(broken)?;
     let position = position.expect("the cluster's row is journaled");
     let rows = Rows::from([(Key::Journal, Some(Row::Journal(position)))]);
     database.commit(&rows).await?;

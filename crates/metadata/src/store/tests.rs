@@ -9,14 +9,15 @@ use bytes::Bytes;
 use forebay_env::Env;
 use forebay_env::Parts;
 use forebay_env::simulated::{SimClock, SimDisk, Trace, parts};
+use forebay_format::JournalEntry;
 use forebay_store::memory::MemoryStore;
-use forebay_store::{Bucket, Faulty, Key as StoreKey, Prefix, Purpose, Store, slate};
+use forebay_store::{Bucket, Faulty, Key as StoreKey, Prefix, Purpose, Store, StoreErrorKind, slate};
 use forebay_types::{Timestamp, TopicPartition};
 
 use super::{COMMAND_TIME_MAX, Host, OPEN_TIME_MAX, OpenError, UNFOLDED_UPLOADS_MAX};
 use crate::command::{AdvanceReason, Command, Reply};
 use crate::invariants;
-use crate::journal;
+use crate::journal::{self, ROWS_PER_PART};
 use crate::reader::Reader;
 use crate::service::{ErrorKind, LocalMetadata, Metadata, Standing, SubmitError};
 use crate::state::{BrokerLife, ConfigScope, Extent, Holds, Key, Row, WalKind};
@@ -68,13 +69,26 @@ impl Rig {
         let mut rows = BTreeMap::new();
         let mut after = None;
         loop {
-            let page = reader.rows(after.as_ref(), 7).await.expect("the rows can be read");
+            let page = reader.rows(after.as_ref(), 700).await.expect("the rows can be read");
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             rows.extend(page);
         }
         reader.close().await;
         rows
+    }
+
+    /// The journal's entries from a number on, in order.
+    async fn journal_from(&self, first: u64) -> Vec<Bytes> {
+        let mut entries = Vec::new();
+        for number in first.. {
+            match self.store.get(&journal::entry_key(number)).await {
+                Ok(entry) => entries.push(entry),
+                Err(error) if error.kind() == StoreErrorKind::NotFound => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        entries
     }
 
     async fn journal(&self) -> Vec<Bytes> {
@@ -241,7 +255,7 @@ async fn a_second_writer_fences_the_first() {
     assert!(folded.rows.contains_key(&Key::Topic(topic(4))));
 }
 
-/// The journal tells every journaled row of the database, after restarts and after full entries too.
+/// The journal tells every journaled row of the database, after restarts and after full states too.
 #[tokio::test(start_paused = true)]
 async fn the_journal_tells_what_no_footer_can() {
     let rig = Rig::new(5);
@@ -267,6 +281,72 @@ async fn the_journal_tells_what_no_footer_can() {
     }
     let entries = rig.journal().await.len();
     assert!(entries as u64 <= 2 * journal::ENTRIES_PER_FULL + 10, "{entries} entries: old ones are deleted");
+}
+
+/// A full state of many rows comes in parts, between which lie the entries of commands: no command waits for more than one
+/// part. At every point the journal tells the database's rows: between the parts, after a host that died between them, and
+/// when what lies before the full state is deleted.
+#[tokio::test(start_paused = true)]
+async fn no_command_waits_for_a_full_state() {
+    const PARTITIONS: i32 = 1_000;
+    // Nothing else has as many rows: a new topic has one for each partition, one for itself, one for the counter of logs.
+    let is_part = |rows: usize| rows > 1_002;
+    let rig = Rig::new(15);
+    let mut host = rig.open().await;
+    let me = register(&host.metadata(), 1).await;
+    // Two parts and a half.
+    for number in 1..=ROWS_PER_PART * 5 / 2 / usize::try_from(PARTITIONS).expect("small") {
+        let id = topic(u128::try_from(number).expect("small"));
+        done(&host.metadata(), create_topic(id, &format!("t-{number}"), PARTITIONS)).await;
+    }
+    let mut rows: Vec<usize> = Vec::new();
+    let (mut parts, mut died) = (0, false);
+    while !died || parts < 3 {
+        done(&host.metadata(), Command::AllocateProducerIds { life: me }).await;
+        let new: Vec<usize> = rig.journal_from(rows.len() as u64).await.iter().map(rows_in).collect();
+        let new_parts = new.iter().filter(|rows| is_part(**rows)).count();
+        rows.extend(new);
+        parts += new_parts;
+        if new_parts == 0 {
+            continue;
+        }
+        assert_journal_is_whole(&rig, "behind a part").await;
+        if parts >= 2 && !died {
+            // The next one begins anew.
+            drop(host);
+            host = rig.open().await;
+            assert_journal_is_whole(&rig, "after a death between the parts").await;
+            (parts, died) = (0, true);
+        }
+    }
+    let largest = rows.iter().copied().max();
+    assert_eq!(largest, Some(ROWS_PER_PART));
+    assert!(
+        rows.windows(2).all(|two| !is_part(two[0]) || !is_part(two[1])),
+        "a command lies between two parts: {rows:?}"
+    );
+
+    for _ in 0..40 {
+        done(&host.metadata(), Command::AllocateProducerIds { life: me }).await;
+    }
+    host.stop().await;
+    assert_journal_is_whole(&rig, "after a full state").await;
+    let position = rig.rows().await.remove(&Key::Journal);
+    let Some(Row::Journal(position)) = position else { panic!("{position:?}") };
+    assert!(position.full >= journal::ENTRIES_PER_FULL && position.oldest > 0, "{position:?}");
+    assert_eq!(rig.journal_from(0).await.len(), 0, "what lies before it goes, oldest first");
+}
+
+/// Changes in an entry.
+fn rows_in(entry: &Bytes) -> usize {
+    JournalEntry::parse(entry).expect("sound").changes.len() - 1
+}
+
+async fn assert_journal_is_whole(rig: &Rig, when: &str) {
+    let journaled: BTreeMap<Key, Row> = rig.rows().await.into_iter().filter(|(key, _)| key.is_journaled()).collect();
+    let folded = journal::fold(rig.journal().await).expect("the journal is whole");
+    assert_eq!(folded.rows.len(), journaled.len(), "{when}");
+    assert!(folded.rows == journaled, "{when}: other rows than in the database");
 }
 
 /// While the store is out a command is not answered; when it is back, the command is there or can be repeated.

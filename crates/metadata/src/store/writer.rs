@@ -101,6 +101,8 @@ impl Writer {
             }
             self.group(&mut batch).await?;
             self.fold_uploads().await?;
+            // All that the tables hold is committed here, and the next commands wait for one part at most.
+            self.journal.write_part(&self.tables).await?;
         }
     }
 
@@ -171,7 +173,7 @@ impl Writer {
     /// Journal, database, lookups, answers: in this order.
     async fn commit(&mut self, mut group: Group) -> Result<(), Fatal> {
         if !group.rows.is_empty() {
-            let position = self.journal.write(&group.rows, &self.tables).await?;
+            let position = self.journal.write(&group.rows, self.tables.commit()).await?;
             if let Some(position) = position {
                 self.tables.put(&Key::Journal, Some(Row::Journal(position)));
                 group.rows.insert(Key::Journal, Some(Row::Journal(position)));

@@ -9,7 +9,7 @@ use super::object::told;
 use super::{Finding, Severity};
 use crate::catalog::Catalog;
 
-/// Reads what a restore would read: the last full entry and those behind it.
+/// Reads what a restore would read: the last full state and what comes behind it.
 pub(super) async fn check(store: &dyn Store, catalog: &Catalog, entries: &BTreeMap<u64, Key>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut read = Vec::new();
