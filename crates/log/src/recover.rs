@@ -197,7 +197,7 @@ impl Recovery {
         let command = Command::CommitUpload(CommitUpload {
             life,
             sealer: Some(self.life),
-            through,
+            through: Some(through),
             object: object.name.clone(),
             size: object.size,
             footer_position: object.footer_position,

@@ -387,7 +387,7 @@ impl Work {
         let command = Command::CommitUpload(CommitUpload {
             life: self.parts.life,
             sealer: None,
-            through,
+            through: Some(through),
             object: object.name.clone(),
             size: object.size,
             footer_position: object.footer_position,

@@ -185,8 +185,9 @@ pub struct CommitUpload {
     pub life: BrokerLife,
     /// Who commits for a sealed life.
     pub sealer: Option<BrokerLife>,
-    /// With this upload, every write of that WAL up to and including this one is in the bucket. Never goes back.
-    pub through: WalSequence,
+    /// With this upload, every write of that WAL up to and including this one is in the bucket; `None` where not even
+    /// the first is. Never goes back.
+    pub through: Option<WalSequence>,
     /// The object's key. It carries the life that wrote it: `life` or `sealer`.
     pub object: String,
     pub size: u64,

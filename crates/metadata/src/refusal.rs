@@ -58,8 +58,8 @@ pub enum Refusal {
     EmptyRange { partition: TopicPartition, log: LogId },
     #[error("an upload names log {log} of {partition} twice")]
     LogTwice { partition: TopicPartition, log: LogId },
-    #[error("an upload of {life} reaches WAL write {through}, {committed} is committed already")]
-    ThroughWentBack { life: BrokerLife, through: WalSequence, committed: WalSequence },
+    #[error("an upload of {life} does not reach WAL write {committed}, which is committed already")]
+    ThroughWentBack { life: BrokerLife, through: Option<WalSequence>, committed: WalSequence },
     #[error("partition {partition} is named twice")]
     PartitionTwice { partition: TopicPartition },
     #[error("a snapshot of {partition} at {at} is older than the one at {held}")]

@@ -207,8 +207,9 @@ pub struct LogTail {
 pub struct Upload {
     /// Whose WAL the records were in.
     pub life: BrokerLife,
-    /// With this upload, every write of that WAL up to and including this one is in the bucket.
-    pub through: WalSequence,
+    /// With this upload, every write of that WAL up to and including this one is in the bucket; `None` where not even
+    /// the first is.
+    pub through: Option<WalSequence>,
     pub object: String,
     pub size: u64,
     pub footer_position: u64,

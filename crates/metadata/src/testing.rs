@@ -176,7 +176,7 @@ impl World {
         CommitUpload {
             life,
             sealer: None,
-            through: WalSequence::new(number),
+            through: Some(WalSequence::new(number)),
             object: data_object(life, number),
             size: 1_000,
             footer_position: 900,

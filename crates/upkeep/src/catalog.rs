@@ -227,7 +227,7 @@ impl Catalog {
     }
 
     fn upload(&mut self, upload: &Upload) {
-        self.committed(upload.life, Some(upload.through));
+        self.committed(upload.life, upload.through);
         let (name, named) = self.named(&upload.object, upload.size);
         named.footer_position = Some(upload.footer_position);
         let folded = usize::try_from(upload.folded).unwrap_or(usize::MAX);

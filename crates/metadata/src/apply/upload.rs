@@ -31,7 +31,8 @@ pub(super) fn commit(view: View<'_>, upload: &CommitUpload) -> Result<Changes, S
     }
     require_committer(tables, upload, epoch)?;
     require_written_by(&upload.object, [Some(upload.life), upload.sealer])?;
-    if let Some(committed) = tables.committed_through(upload.life).filter(|committed| upload.through < *committed) {
+    if let Some(committed) = tables.committed_through(upload.life).filter(|committed| upload.through < Some(*committed))
+    {
         let (life, through) = (upload.life, upload.through);
         return Err(Refusal::ThroughWentBack { life, through, committed }.into());
     }
@@ -65,7 +66,7 @@ fn is_wanted(tables: &Tables, range: &ObjectRange) -> bool {
 
 fn is_committed(tables: &Tables, upload: &CommitUpload, live: &[&ObjectRange]) -> bool {
     if live.is_empty() {
-        return tables.committed_through(upload.life).is_some_and(|committed| upload.through <= committed);
+        return upload.through <= tables.committed_through(upload.life);
     }
     live.iter().all(|range| range.range.end() <= tables.committed_end(range.log))
 }
@@ -196,7 +197,7 @@ impl Fold {
             Some(Some(Row::WalEpoch(held))) => held.clone(),
             _ => tables.wal_epoch(upload.life).expect("an upload's WAL epoch is never removed").clone(),
         };
-        let indexed_through = held.indexed_through.max(Some(upload.through));
+        let indexed_through = held.indexed_through.max(upload.through);
         self.rows.insert(key, Some(Row::WalEpoch(WalEpoch { indexed_through, ..held })));
     }
 }

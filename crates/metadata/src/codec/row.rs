@@ -282,7 +282,7 @@ fn read_pin(r: &mut Reader<'_>) -> Result<Pin, Fault> {
 
 fn write_upload(w: &mut Writer, upload: &Upload) {
     w.life(upload.life);
-    w.u64(upload.through.get());
+    w.option(upload.through, |w, through| w.u64(through.get()));
     w.text(&upload.object);
     w.u64(upload.size);
     w.u64(upload.footer_position);
@@ -301,7 +301,7 @@ fn write_upload(w: &mut Writer, upload: &Upload) {
 }
 
 fn read_upload(r: &mut Reader<'_>) -> Result<Upload, Fault> {
-    let (life, through, object) = (r.life()?, r.sequence()?, r.text()?);
+    let (life, through, object) = (r.life()?, r.option(Reader::sequence)?, r.text()?);
     let (size, footer_position, folded) = (r.u64()?, r.u64()?, r.u32()?);
     let count = r.count(RANGE_SIZE)?;
     let mut ranges = Vec::with_capacity(count);

@@ -116,7 +116,7 @@ fn samples() -> Vec<(&'static str, Key, Row)> {
             Key::Upload(CommitNumber::new(259)),
             Row::Upload(Upload {
                 life: life(3, 9),
-                through: WalSequence::new(6),
+                through: Some(WalSequence::new(6)),
                 object: "0b/data".to_owned(),
                 size: 1_000,
                 footer_position: 900,

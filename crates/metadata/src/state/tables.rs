@@ -173,8 +173,10 @@ impl Tables {
                 *end = range.range.end().max(*end);
             }
         }
-        let through = self.committed_through.entry(upload.life).or_insert(upload.through);
-        *through = upload.through.max(*through);
+        if let Some(through) = upload.through {
+            let known = self.committed_through.entry(upload.life).or_insert(through);
+            *known = through.max(*known);
+        }
         self.upload_objects.insert(upload.object.clone());
         self.uploads.insert(number, upload);
     }

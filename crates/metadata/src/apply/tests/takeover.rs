@@ -1,5 +1,6 @@
 //! Lives of brokers: registering, sealing, closing, and who may commit when.
 
+use forebay_format::ObjectRange;
 use forebay_types::WalSequence;
 
 use crate::command::{Command, CommitUpload, Committed, Reply};
@@ -135,6 +136,41 @@ fn a_commit_that_does_not_begin_at_the_end_changes_nothing() {
     assert_eq!(world.rows, before);
     world.done(Command::IndexUploads);
     assert_eq!(world.done(Command::CommitUpload(first)), Reply::Committed(Committed::Already), "also when folded");
+}
+
+/// Offsets that were lost with a WAL write are committed as a range without bytes or time. Where there are more than one
+/// object names, the first ones do not say that the write is in the bucket: a sealer that dies between finds it again.
+#[test]
+fn lost_offsets_are_committed_before_the_write_that_lost_them_counts_as_done() {
+    let mut world = World::new();
+    world.register(1, 1);
+    world.done(create_topic(topic(1), "a", 2));
+    let (one, two) = (partition(topic(1), 0), partition(topic(1), 1));
+    world.open(life(1, 1), &[one, two]);
+    let me = BrokerLife { broker: broker(1), epoch: world.register(1, 2).epoch };
+    world.done(seal(life(1, 1), me));
+    let lost = |world: &World, id, number, through: Option<u64>| {
+        let range = ObjectRange { bytes: 0, max_timestamp: time(-1), ..world.next_range(id, 1 << 31) };
+        let upload = World::upload(life(1, 1), 0, vec![range]);
+        let (object, through) = (data_object(me, number), through.map(WalSequence::new));
+        Command::CommitUpload(CommitUpload { sealer: Some(me), object, through, ..upload })
+    };
+    let first = lost(&world, one, 0, None);
+    assert_eq!(world.done(first.clone()).into_committed(), Committed::New { dropped: Vec::new() });
+    assert_eq!(world.done(first).into_committed(), Committed::Already);
+    assert_eq!(world.tables.committed_through(life(1, 1)), None, "write 0 is still to be done");
+    let last = lost(&world, two, 1, Some(0));
+    world.done(last);
+    assert_eq!(world.tables.committed_through(life(1, 1)), Some(WalSequence::new(0)));
+    let back = lost(&world, two, 2, None);
+    let text = world.refused(back);
+    assert_eq!(text, "an upload of broker 1 in epoch 1 does not reach WAL write 0, which is committed already");
+    assert_eq!((world.committed_end(one), world.committed_end(two)), (1 << 31, 1 << 31));
+    world.done(Command::IndexUploads);
+    assert_eq!(world.tables.committed_through(life(1, 1)), Some(WalSequence::new(0)), "also when folded");
+    world.done(close(life(1, 1), 1, me));
+    let opened = world.done(Command::OpenPartitions { life: me, partitions: vec![one] }).into_opened();
+    assert_eq!((opened[0].committed_end, opened[0].epoch_start), (at(1 << 31), at(1 << 31)));
 }
 
 #[test]
