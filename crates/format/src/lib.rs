@@ -42,8 +42,8 @@ pub use folder::{DiskId, FOLDER_FORMAT, FolderMarker};
 pub use journal::{JournalChange, JournalEntry};
 pub use name::{NameError, ObjectName};
 pub use object::{
-    BLOCK_SIZE_TARGET, BlockIndex, EncodedObject, Footer, FooterParse, ObjectHead, ObjectRange, ObjectWriter, Section,
-    SectionHead, WalObject, WalObjectParse,
+    BLOCK_SIZE_TARGET, BlockIndex, EncodedObject, Footer, FooterParse, NO_TIMESTAMP, ObjectHead, ObjectRange,
+    ObjectWriter, Section, SectionHead, WalObject, WalObjectParse,
 };
 pub use producer::{
     BatchMeta, BatchWindow, ProducerChange, ProducerState, TxnChange, WINDOW_BATCHES_MAX, fold_changes,

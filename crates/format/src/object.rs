@@ -11,7 +11,8 @@
 //! Invariants:
 //! 1. Sections are sorted by (partition, log, leader epoch), each once; offsets in a section ascend.
 //! 2. The blocks of all sections in order cover the object from 0 to the index without gap; parsing checks it.
-//! 3. A section's range covers its batches and its lost ranges; offsets in neither hold no record.
+//! 3. A section's range covers its batches and its lost ranges; offsets in neither hold no record. A section may have
+//!    lost ranges only, and then has no block.
 
 use bytes::Bytes;
 use forebay_types::{
@@ -28,6 +29,9 @@ mod write;
 
 pub use footer::{FooterParse, WalObject, WalObjectParse};
 pub use write::{BLOCK_SIZE_TARGET, ObjectWriter};
+
+/// The time of a section that has lost ranges only: as in Kafka, something without a time is as old as its file.
+pub const NO_TIMESTAMP: Timestamp = Timestamp::from_millis(-1);
 
 /// Who wrote an object, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +64,9 @@ pub struct SectionHead {
 pub struct Section {
     pub head: SectionHead,
     pub range: OffsetRange,
-    /// The lowest max timestamp of its batches; that of the epoch where there are none.
+    /// The lowest max timestamp of its batches; [`NO_TIMESTAMP`] where there are none.
     pub min_timestamp: Timestamp,
-    /// The highest max timestamp of its batches.
+    /// The highest max timestamp of its batches; [`NO_TIMESTAMP`] where there are none.
     pub max_timestamp: Timestamp,
     pub records: u64,
     /// Bytes of its record batches, without headers.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use forebay_types::{LeaderEpoch, LogId, Offset, OffsetRange, Timestamp, TopicPartition};
 
 use super::footer::encode_tail;
-use super::{BlockIndex, EncodedObject, ObjectHead, ObjectRange, Section, SectionHead};
+use super::{BlockIndex, EncodedObject, NO_TIMESTAMP, ObjectHead, ObjectRange, Section, SectionHead};
 use crate::batch::{AbortedTxn, BatchSummary};
 use crate::block::{BLOCK_HEADER_SIZE, BlockKind, encode_header};
 use crate::crc::Crc32c;
@@ -65,8 +65,8 @@ impl ObjectWriter {
         let section = Section {
             range: OffsetRange::new(head.epoch_start, head.epoch_start).expect("an empty range"),
             head,
-            min_timestamp: Timestamp::default(),
-            max_timestamp: Timestamp::default(),
+            min_timestamp: NO_TIMESTAMP,
+            max_timestamp: NO_TIMESTAMP,
             records: 0,
             bytes: 0,
             blocks: Vec::new(),
@@ -106,13 +106,14 @@ impl ObjectWriter {
     }
 
     /// Covers offsets that were acknowledged but whose records are gone: the section's range takes them in, and readers
-    /// learn that they are lost.
+    /// learn that they are lost. No block spans them, so that none is read past without notice.
     ///
     /// # Panics
     /// As [`Self::push`].
     pub fn lost(&mut self, range: OffsetRange) {
         let open = self.open.as_mut().expect("a section is begun before its lost ranges");
         assert!(!range.is_empty(), "a lost range holds offsets");
+        open.close_block(&mut self.chunks, &mut self.position);
         open.cover(range.start(), range.end());
         open.section.lost.push(range);
     }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use forebay_format::{
-    BLOCK_SIZE_TARGET, EncodedObject, Footer, FooterParse, ObjectWriter, SectionHead, WalEntry, WalObject,
-    WalObjectParse, fold_changes,
+    BLOCK_SIZE_TARGET, EncodedObject, Footer, FooterParse, NO_TIMESTAMP, ObjectWriter, SectionHead, WalEntry,
+    WalObject, WalObjectParse, fold_changes,
 };
 use forebay_types::{Offset, OffsetRange};
 use proptest::prelude::*;
@@ -142,6 +142,46 @@ fn lost_offsets_are_covered_and_named() {
     assert_eq!(footer.sections[1].lost, [range(0, 3)]);
     assert_eq!(footer.sections[1].range, range(0, 4));
     assert_eq!(object.ranges[1].range, range(0, 4));
+}
+
+/// A section may have lost ranges only: it has offsets and neither block, bytes nor time.
+#[test]
+fn a_section_may_be_lost_as_a_whole() {
+    let mut w = ObjectWriter::new(object_head());
+    w.section(section_head(0, 0));
+    w.lost(range(5, 8));
+    w.lost(range(8, 1 << 40));
+    w.section(section_head(1, 0));
+    w.push(&plain(3, 2), None, &Bytes::from_static(b"x"));
+    let object = w.finish();
+    let bytes = whole(&object);
+    let footer = footer_of(&bytes);
+    let [lost, kept] = &footer.sections[..] else { panic!("two sections: {footer:?}") };
+    assert_eq!((lost.range, &lost.lost[..]), (range(5, 1 << 40), &[range(5, 8), range(8, 1 << 40)][..]));
+    assert_eq!((lost.blocks.len(), lost.records, lost.bytes, lost.max_timestamp), (0, 0, 0, NO_TIMESTAMP));
+    assert!(lost.blocks_from(offset(6)).is_empty());
+    assert_eq!((object.ranges[0].range, object.ranges[0].max_timestamp), (lost.range, NO_TIMESTAMP));
+    assert_eq!(kept.blocks[0].position, 0, "a section without blocks takes no place among them");
+    // An object of nothing but lost ranges is all index and footer.
+    let mut w = ObjectWriter::new(object_head());
+    w.section(section_head(0, 0));
+    w.lost(range(0, 1));
+    let object = w.finish();
+    assert_eq!(object.footer_position, 0);
+    assert_eq!(footer_of(&whole(&object)).sections[0].lost, [range(0, 1)]);
+}
+
+/// A reader goes from block to block: none may lead it past what is lost.
+#[test]
+fn no_block_spans_lost_offsets() {
+    let mut w = ObjectWriter::new(object_head());
+    w.section(section_head(0, 0));
+    w.push(&plain(0, 2), None, &Bytes::from_static(b"x"));
+    w.lost(range(2, 5));
+    w.push(&plain(5, 2), None, &Bytes::from_static(b"y"));
+    let footer = footer_of(&whole(&w.finish()));
+    let blocks: Vec<_> = footer.sections[0].blocks.iter().map(|b| (b.base_offset.get(), b.last_offset.get())).collect();
+    assert_eq!(blocks, [(0, 1), (5, 6)]);
 }
 
 /// One log under two leader epochs has two sections, found by partition and log.
