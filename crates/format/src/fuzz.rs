@@ -12,6 +12,7 @@ use crate::block::{BLOCK_HEADER_SIZE, BlockKind, encode_header};
 use crate::crc::crc32c;
 use crate::cursor::{Reader, Writer};
 use crate::object::footer::{encode_tail, read_index, write_index};
+use crate::tally::Tally;
 use crate::trailer::{Trailer, TrailerKind};
 use crate::{
     BlockClass, CoordinatorSnapshot, Fence, FolderMarker, Footer, FooterParse, JournalEntry, ObjectName,
@@ -43,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("wal_block", wal_block),
     ("wal_block_body", wal_block_body),
     ("wal_segment", wal_segment),
+    ("wal_tally_body", wal_tally_body),
 ];
 
 /// A data object, whole and by its tail.
@@ -65,7 +67,7 @@ pub fn data_object(data: &[u8]) {
             index_position = end;
         }
     }
-    let again = encode_tail(&footer.head, &footer.sections, index_position as u64);
+    let again = encode_tail(&footer.head, &footer.tally, &footer.sections, index_position as u64);
     assert_eq!(again, bytes.slice(index_position..), "one footer, one encoding");
 }
 
@@ -131,12 +133,17 @@ pub fn wal_block(data: &[u8]) {
     match classify_wal_block(&bytes, 0, &expect) {
         BlockClass::Valid(block) => {
             assert!(block.size() <= bytes.len(), "a valid block lies in what was read");
-            if let Ok(entries) = block.entries(&bytes) {
-                assert_eq!(crate::wal_block_size(&entries), block.size(), "entries fill their block");
+            if let (Ok(tally), Ok(entries)) = (block.tally(&bytes), block.entries(&bytes)) {
+                let size = crate::wal_block_size(tally.size(), &entries);
+                assert_eq!(size, block.size(), "tally and entries fill their block");
             }
         }
         BlockClass::NeedMore { size } => assert!(size > bytes.len(), "more is more"),
-        BlockClass::Torn { size, .. } => assert!(size <= bytes.len(), "a block is judged by all of it"),
+        BlockClass::Torn { block, .. } => {
+            assert!(block.size() <= bytes.len(), "a block is judged by all of it");
+            // Either outcome is right: the tally has a checksum of its own.
+            let _tally = block.tally(&bytes);
+        }
         BlockClass::Zero | BlockClass::Stale(_) | BlockClass::NoHeader(_) | BlockClass::Unsupported(_) => {}
     }
 }
@@ -152,6 +159,19 @@ pub fn wal_block_body(data: &[u8]) {
         w.bytes(&entry.records);
     }
     assert_eq!(w.written(), payload, "one entry, one encoding");
+}
+
+/// The ends of a tally: from which write on it covers, the number of ends, the ends. It is that of the last write.
+pub fn wal_tally_body(data: &[u8]) {
+    let Some((from, rest)) = data.split_first_chunk() else { return };
+    let Some((count, ends)) = rest.split_first_chunk() else { return };
+    let (from, count) = (WalSequence::new(u64::from_le_bytes(*from)), u32::from_le_bytes(*count));
+    let carrier = WalSequence::new(u64::MAX);
+    let mut r = Reader::new(ends, "ends");
+    let Ok(tally) = Tally::read_ends(&mut r, at(count.into()), from, carrier) else { return };
+    let mut w = Writer::default();
+    tally.write_ends(carrier, &mut w);
+    assert_eq!(w.written(), &ends[..r.position()], "one tally, one encoding");
 }
 
 /// A WAL segment: its header, then block after block, past bad ones to the next header.
@@ -176,9 +196,9 @@ pub fn wal_segment(data: &[u8]) {
                 expect.sequence = next(expect.sequence);
                 block.size()
             }
-            BlockClass::Torn { size, .. } => {
+            BlockClass::Torn { block, .. } => {
                 expect.sequence = next(expect.sequence);
-                size
+                block.size()
             }
             BlockClass::Stale(head) if head.nonce == expect.nonce && head.sequence > expect.sequence => {
                 (expect.broker, expect.broker_epoch) = (head.broker, head.broker_epoch);

@@ -29,6 +29,7 @@ mod name;
 mod object;
 mod producer;
 mod producer_snapshot;
+mod tally;
 mod trailer;
 mod wal;
 
@@ -52,7 +53,8 @@ pub use producer_snapshot::{
     EncodedSnapshot, PartitionProducers, ProducerSnapshotIndex, ProducerSnapshotWriter, SnapshotHead,
     SnapshotIndexParse, SnapshotRef,
 };
+pub use tally::{LogEnd, Tally};
 pub use wal::{
     BlockClass, RecordKind, SECTOR_SIZE, SegmentHead, WAL_BLOCK_HEADER_SIZE, WalBlock, WalBlockHead, WalEntry,
-    WalExpect, classify_wal_block, encode_wal_block, wal_block_size,
+    WalExpect, classify_wal_block, encode_wal_block, wal_block_padding, wal_block_size,
 };

@@ -23,6 +23,7 @@ use crate::batch::AbortedTxn;
 use crate::block::{BlockKind, parse_block};
 use crate::error::FormatError;
 use crate::producer::ProducerChange;
+use crate::tally::Tally;
 
 pub(crate) mod footer;
 mod write;
@@ -114,6 +115,8 @@ pub struct BlockIndex {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Footer {
     pub head: ObjectHead,
+    /// How far the writes before this one had brought each log, where the object is a WAL's write.
+    pub tally: Tally,
     pub sections: Vec<Section>,
 }
 

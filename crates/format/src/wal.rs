@@ -7,6 +7,7 @@
 //!
 //! Owns: the bytes, and telling from the bytes at a place what they are. Leaves to others: where blocks go, syncing,
 //! and what a bad block means: below any acknowledged number seen later it is corruption, above all it is a torn write.
+//! What a corrupt block held is told by the tally of a later one.
 //!
 //! Invariants:
 //! 1. A header lies in one sector, which a disk writes whole: it is there or it is not.
@@ -20,7 +21,7 @@ mod segment;
 
 pub use block::{
     BlockClass, WAL_BLOCK_HEADER_SIZE, WalBlock, WalBlockHead, WalExpect, classify_wal_block, encode_wal_block,
-    wal_block_size,
+    wal_block_padding, wal_block_size,
 };
 pub use entry::{RecordKind, WalEntry};
 pub use segment::SegmentHead;

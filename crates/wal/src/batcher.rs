@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay_env::{Env, FailPoint, Instant};
+use forebay_format::WalEntry;
 use forebay_types::{WalPosition, WalSequence};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::pace::{Pace, Turn};
 use crate::queue::{Queue, Queued, Share};
+use crate::tally::Recent;
 use crate::waiters::Waiters;
 use crate::{DurableGroup, Group, Provider, Publisher, WalError, WalMetrics, Written};
 
@@ -61,6 +63,8 @@ pub(crate) struct Batcher {
     next: WalSequence,
     /// Exclusive: groups below this are published.
     published: WalSequence,
+    /// Of the groups so far, for the tally of the next.
+    recent: Recent,
     in_flight: FuturesOrdered<BoxFuture<'static, Settled>>,
     /// See [`crate::WalConfig::sabotage_ack_before_write`].
     ack_before_write: bool,
@@ -83,6 +87,7 @@ impl Batcher {
             pace,
             next: WalSequence::ZERO,
             published: WalSequence::ZERO,
+            recent: Recent::default(),
             in_flight: FuturesOrdered::new(),
             ack_before_write,
         }
@@ -140,8 +145,9 @@ impl Batcher {
             let (entry, appended_at, share) = queued.split();
             (entry, Underway { appended_at, _share: share })
         };
-        let (entries, underway) = taken.into_iter().map(split).unzip();
-        let group = Group { sequence: self.next, acknowledged: self.published, entries: Arc::new(entries) };
+        let (entries, underway): (Vec<WalEntry>, _) = taken.into_iter().map(split).unzip();
+        let before = self.recent.push(&entries);
+        let group = Group { sequence: self.next, acknowledged: self.published, before, entries: Arc::new(entries) };
         self.next = self.next.next();
         let started_at = self.env.monotonic();
         self.pace.started(started_at);

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use forebay_format::{ObjectRange, WalEntry};
 use forebay_types::{BrokerEpoch, BrokerId, ClusterId, WalSequence};
 
-use crate::WalError;
+use crate::{Before, WalError};
+
+/// Offsets that one group gives to any log, at most: as many as the largest batch has. Where nothing tells what a lost
+/// group held, each log is moved on by so many.
+pub const GROUP_OFFSETS_MAX: u64 = 1 << 31;
 
 /// Whose WAL it is: the broker, and which of its lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Group {
     /// Exclusive: every group below this one was acknowledged when this one was formed. Written into the block, it
     /// tells a later reader which unreadable blocks are losses and which are torn writes.
     pub acknowledged: WalSequence,
+    /// What the groups before held. Written into the block, it tells a later reader what they lost.
+    pub before: Before,
     /// In the order of their positions; never empty.
     pub entries: Arc<Vec<WalEntry>>,
 }

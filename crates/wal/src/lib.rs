@@ -15,7 +15,7 @@
 //! 2. A group is published, then its waiters wake, only when it and every group before it is durable.
 //! 3. A write that failed for good ends the WAL for good: nothing later is published, and nothing is tried again.
 //! 4. What was acked is found by the sealer, in order, until it is trimmed; where a later fault of the medium took it,
-//!    the sealer names the loss. What was never acked may be found too.
+//!    the sealer names the loss: each group carries a tally of those before it. What was never acked may be found too.
 //! 5. Sealing an epoch twice, or again after a crash in the midst of it, gives the same end.
 
 mod batcher;
@@ -26,6 +26,7 @@ mod pace;
 mod provider;
 mod queue;
 mod seal;
+mod tally;
 mod waiters;
 mod wal;
 
@@ -33,10 +34,11 @@ pub mod conformance;
 pub mod providers;
 
 pub use error::{SealError, SealErrorKind, WalEnded, WalError, WalErrorKind};
-pub use group::{DurableGroup, Group, Publisher, WalOwner, WrittenObject};
+pub use group::{DurableGroup, GROUP_OFFSETS_MAX, Group, Publisher, WalOwner, WrittenObject};
 pub use metrics::{HistogramSnapshot, LatencyHistogram, WalMetrics};
 pub use pace::Pacing;
 pub use provider::{Provider, WalKind, Written};
 pub use queue::Admission;
 pub use seal::{CorruptRange, OffsetGap, Replay, Sealed, SealedContents, Sealer};
+pub use tally::{Before, TALLY_BYTES_MAX};
 pub use wal::{Wal, WalConfig};

@@ -11,6 +11,7 @@ use forebay_types::WalPosition;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::group::GROUP_OFFSETS_MAX;
 use crate::pace::Waiting;
 
 /// Leave to append some bytes. What is appended keeps its share until it is durable; the rest returns when dropped.
@@ -63,6 +64,11 @@ struct State {
     hurry: bool,
     stopping: bool,
     closed: bool,
+}
+
+/// How many offsets an entry takes up.
+pub(crate) fn offsets_of(entry: &WalEntry) -> u64 {
+    entry.summary.last_offset.next().get().abs_diff(entry.summary.base_offset.get())
 }
 
 impl Queue {
@@ -131,10 +137,12 @@ impl Queue {
     /// Takes the entries of the next group: at least one, then as many as fit; and the last one's position.
     pub fn take_group(&self) -> (Vec<Queued>, WalPosition) {
         let mut state = self.state.lock();
-        let mut bytes = 0;
+        let (mut bytes, mut offsets) = (0, 0);
         let fits = |queued: &&Queued| {
             bytes += queued.entry.encoded_size();
-            bytes <= self.group_bytes_max
+            // Of all logs together: no log's share is above the bound, and no batch is kept out by it for long.
+            offsets += offsets_of(&queued.entry);
+            bytes <= self.group_bytes_max && offsets <= GROUP_OFFSETS_MAX
         };
         let count = state.entries.iter().take_while(fits).count().max(1).min(state.entries.len());
         let taken: Vec<Queued> = state.entries.drain(..count).collect();
@@ -178,5 +186,38 @@ impl Queue {
             std::mem::take(&mut state.entries)
         };
         drop(dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_types::Offset;
+
+    use super::*;
+    use crate::conformance::{Numbered, owner};
+
+    /// Entries of so many offsets each: how many of them each group takes.
+    async fn groups(offsets: &[u64]) -> Vec<usize> {
+        let queue = Queue::new(1 << 20, 1 << 20);
+        let mut admission = queue.admit(1 << 20).await.expect("open");
+        for count in offsets {
+            let mut entry = Numbered { epoch: owner(1).epoch, number: 0 }.entry(10);
+            let last = i64::try_from(count - 1).expect("fits");
+            entry.summary.last_offset = Offset::new(last).expect("not negative");
+            queue.push(&mut admission, entry, forebay_env::real::env().monotonic());
+        }
+        let mut sizes = Vec::new();
+        while queue.waiting().entries > 0 {
+            sizes.push(queue.take_group().0.len());
+        }
+        sizes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_gives_no_log_more_offsets_than_the_largest_batch_has() {
+        let most = GROUP_OFFSETS_MAX;
+        assert_eq!(groups(&[1, 2, 3]).await, [3]);
+        assert_eq!(groups(&[most, 1, most - 1, 1]).await, [1, 2, 1]);
+        assert_eq!(groups(&[most, most]).await, [1, 1]);
     }
 }

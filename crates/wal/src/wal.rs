@@ -8,7 +8,8 @@ use forebay_types::{WalPosition, WalSequence};
 use tokio::sync::{Notify, watch};
 
 use crate::batcher::{Batcher, Shared};
-use crate::queue::Queue;
+use crate::group::GROUP_OFFSETS_MAX;
+use crate::queue::{Queue, offsets_of};
 use crate::waiters::Waiters;
 use crate::{Admission, Provider, Publisher, WalEnded, WalError, WalKind, WalMetrics};
 
@@ -83,10 +84,13 @@ impl Wal {
     /// never becomes durable.
     ///
     /// # Panics
-    /// An entry above [`Wal::entry_bytes_max`]: the log refuses such a batch before it gives it offsets.
+    /// An entry above [`Wal::entry_bytes_max`]: the log refuses such a batch before it gives it offsets. One of more
+    /// offsets than a batch can have.
     pub fn append(&self, admission: &mut Admission, entry: WalEntry) -> WalPosition {
         let (size, limit) = (entry.records.len(), self.entry_bytes_max());
         assert!(size <= limit, "a batch of {size} bytes cannot be written to a WAL that takes {limit}");
+        let offsets = offsets_of(&entry);
+        assert!(offsets <= GROUP_OFFSETS_MAX, "a batch of {offsets} offsets is more than a batch can have");
         self.0.shared.queue.push(admission, entry, self.0.env.monotonic())
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use forebay_env::simulated::{DiskFault, SimDisk, Trace};
 use forebay_env::{Disk, Env, OpenMode};
-use forebay_types::{ByteSize, Offset, WalSequence};
+use forebay_format::{LogEnd, WalEntry};
+use forebay_types::{ByteSize, Offset, PartitionIndex, WalSequence};
 use forebay_wal::conformance::{Numbered, owner};
 use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::{
@@ -179,6 +180,35 @@ async fn a_wal_without_room_waits_for_a_trim_and_uses_its_segments_again() {
     assert_eq!(replayed(sealed).await, (all - 4..all).collect::<Vec<_>>());
 }
 
+/// The largest batch fits a segment also where the group before it held as many logs as a group can.
+#[tokio::test(start_paused = true)]
+async fn the_largest_batch_fits_behind_the_widest_group() {
+    let disk = new_disk();
+    let wal = open(&disk, disk_config("/wal")).await.expect("opens");
+    let entry = |partition: i32, size: usize| {
+        let mut entry = Numbered { epoch: owner(1).epoch, number: 0 }.entry(0);
+        entry.partition.partition = PartitionIndex::new(partition).expect("not negative");
+        entry.records = vec![7; size].into();
+        entry
+    };
+    let mut admission = wal.admit(1 << 20).await.expect("running");
+    // More than one group takes.
+    for partition in 0..1_000 {
+        wal.append(&mut admission, entry(partition, 1));
+    }
+    let largest = wal.entry_bytes_max();
+    assert!(largest > 200 << 10, "{largest} bytes of a segment of 256 KiB");
+    let last = wal.append(&mut admission, entry(0, largest));
+    wal.durable(last).await.expect("written");
+    drop(wal);
+    let sealed = seal(&disk, None).await;
+    let SealedContents::Entries(replay) = sealed.contents else { panic!("a disk holds entries") };
+    let groups = replay.collect().await.expect("the disk answers");
+    let sizes: Vec<usize> = groups.iter().map(|(_, entries)| entries.len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 1_001);
+    assert!(sizes[0] > 400 && sizes[sizes.len() - 1] == 1, "{sizes:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn committed_segments_are_not_read_again() {
     let disk = new_disk();
@@ -265,7 +295,9 @@ async fn records_that_look_like_blocks_are_not_taken_for_them() {
     file.read_exact_at(&mut stolen, sector(2)).expect("read");
     let mut entry = Numbered { epoch: owner(1).epoch, number: 3 }.entry(0);
     let plain = entry.clone();
-    entry.records = [vec![0; 4096 - 64 - (entry.encoded_size() - entry.records.len())], stolen].concat().into();
+    // Behind the block's header, a tally of three ends, and the entry's own head.
+    let before = 80 + 3 * LogEnd::SIZE + WalEntry::HEAD_SIZE;
+    entry.records = [vec![0; 4096 - before], stolen].concat().into();
     let mut admission = wal.admit(entry.encoded_size()).await.expect("running");
     let position = wal.append(&mut admission, entry);
     wal.durable(position).await.expect("written");

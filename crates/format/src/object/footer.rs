@@ -5,7 +5,7 @@
 //! 2. Parsed positions lie inside the object: the indexes cover index to footer without gap, the blocks cover 0 to index.
 
 use bytes::Bytes;
-use forebay_types::{Offset, OffsetRange};
+use forebay_types::{Offset, OffsetRange, WalSequence};
 
 use super::{BlockIndex, Footer, ObjectHead, Section, SectionHead};
 use crate::batch::AbortedTxn;
@@ -15,6 +15,7 @@ use crate::cursor::{Reader, Writer, bad};
 use crate::error::{Fault, FormatError};
 use crate::fence::Fence;
 use crate::producer::ProducerChange;
+use crate::tally::{LogEnd, Tally};
 use crate::trailer::{Trailer, TrailerKind, TrailerParse, read_cluster, write_cluster};
 
 const FOOTER_LAYOUT: &str = "data object footer";
@@ -79,7 +80,7 @@ impl Footer {
         };
         let error = |fault| FormatError::new(FOOTER_LAYOUT, trailer.footer_position, fault);
         let mut r = Reader::new(footer, "footer");
-        let (head, count) = read_head(&mut r).map_err(error)?;
+        let Opening { head, tally_from, ends, sections: count } = read_head(&mut r).map_err(error)?;
         let mut indexes = Reader::new(index, "index");
         let mut sections: Vec<Section> = Vec::with_capacity(count);
         let mut next_block = 0;
@@ -104,12 +105,13 @@ impl Footer {
             (section.blocks, section.changes, section.aborted, section.lost) = parts;
             sections.push(section);
         }
+        let tally = Tally::read_ends(&mut r, ends, tally_from, head.sequence).map_err(error)?;
         r.end().and(indexes.end()).map_err(error)?;
         if next_block != trailer.index_position {
             let value = format!("{next_block}, the index begins at {}", trailer.index_position);
             return Err(error(bad("end of the blocks", value)));
         }
-        Ok(FooterParse::Whole(Self { head, sections }))
+        Ok(FooterParse::Whole(Self { head, tally, sections }))
     }
 }
 
@@ -123,7 +125,7 @@ fn last_of(section: &Section) -> Offset {
 }
 
 /// Index, footer and trailer of an object whose blocks end at `index_position`.
-pub(crate) fn encode_tail(head: &ObjectHead, sections: &[Section], index_position: u64) -> Bytes {
+pub(crate) fn encode_tail(head: &ObjectHead, tally: &Tally, sections: &[Section], index_position: u64) -> Bytes {
     let mut w = Writer::default();
     let mut footer = Writer::default();
     write_cluster(&mut footer, &head.cluster);
@@ -132,14 +134,16 @@ pub(crate) fn encode_tail(head: &ObjectHead, sections: &[Section], index_positio
     footer.u64(head.broker_epoch.get());
     footer.u64(head.sequence.get());
     footer.timestamp(head.written_at);
-    footer.u32(0); // reserved
+    footer.count(tally.ends.len());
     footer.count(sections.len());
+    footer.u64(tally.from.get());
     for section in sections {
         let start = w.len();
         write_index(section, &mut w);
         let index = &w.written()[start..];
         write_section(section, index, &mut footer);
     }
+    tally.write_ends(head.sequence, &mut footer);
     let trailer = Trailer {
         index_position,
         footer_position: index_position + w.len() as u64,
@@ -194,13 +198,24 @@ pub(crate) fn write_index(section: &Section, w: &mut Writer) {
     }
 }
 
-fn read_head(r: &mut Reader<'_>) -> Result<(ObjectHead, usize), Fault> {
+/// What stands before the sections.
+struct Opening {
+    head: ObjectHead,
+    tally_from: WalSequence,
+    /// How many ends the tally has, behind the sections.
+    ends: usize,
+    sections: usize,
+}
+
+fn read_head(r: &mut Reader<'_>) -> Result<Opening, Fault> {
     let cluster = read_cluster(r)?;
     let (broker, generation) = (r.broker()?, r.u32()?);
     let (broker_epoch, sequence, written_at) = (r.broker_epoch()?, r.sequence()?, r.timestamp()?);
-    r.reserved(4)?;
-    let count = r.count(SECTION_SIZE_MIN)?;
-    Ok((ObjectHead { cluster, broker, broker_epoch, sequence, generation, written_at }, count))
+    let ends = r.count(LogEnd::SIZE)?;
+    let sections = r.count(SECTION_SIZE_MIN)?;
+    let tally_from = r.sequence()?;
+    let head = ObjectHead { cluster, broker, broker_epoch, sequence, generation, written_at };
+    Ok(Opening { head, tally_from, ends, sections })
 }
 
 /// A section without what its index holds, and the index's length and checksum.

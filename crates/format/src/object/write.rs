@@ -14,6 +14,7 @@ use crate::batch::{AbortedTxn, BatchSummary};
 use crate::block::{BLOCK_HEADER_SIZE, BlockKind, encode_header};
 use crate::crc::Crc32c;
 use crate::producer::ChangeFold;
+use crate::tally::Tally;
 
 /// A block is closed before a batch that would take it past this: small enough to read for one record, large enough
 /// that a gigabyte of history has an index of some 160 KiB.
@@ -23,6 +24,7 @@ pub const BLOCK_SIZE_TARGET: usize = 256 << 10;
 #[derive(Debug)]
 pub struct ObjectWriter {
     head: ObjectHead,
+    tally: Tally,
     chunks: Vec<Bytes>,
     position: u64,
     sections: Vec<Section>,
@@ -50,7 +52,14 @@ struct OpenBlock {
 
 impl ObjectWriter {
     pub fn new(head: ObjectHead) -> Self {
-        Self { head, chunks: Vec::new(), position: 0, sections: Vec::new(), open: None }
+        let tally = Tally::nothing(head.sequence);
+        Self { head, tally, chunks: Vec::new(), position: 0, sections: Vec::new(), open: None }
+    }
+
+    /// The object is a WAL's write, and this is what the writes before it held.
+    #[must_use]
+    pub fn with_tally(self, tally: Tally) -> Self {
+        Self { tally, ..self }
     }
 
     /// Begins a section.
@@ -119,11 +128,11 @@ impl ObjectWriter {
     }
 
     /// # Panics
-    /// Where the last section got nothing.
+    /// Where the last section got nothing, or the tally is not one of writes before this one.
     pub fn finish(mut self) -> EncodedObject {
         self.close_section();
         let footer_position = self.position;
-        let tail = encode_tail(&self.head, &self.sections, footer_position);
+        let tail = encode_tail(&self.head, &self.tally, &self.sections, footer_position);
         let size = footer_position + tail.len() as u64;
         self.chunks.push(tail);
         let range = |s: &Section| ObjectRange {

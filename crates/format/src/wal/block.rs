@@ -1,7 +1,11 @@
-//! The WAL block: one group commit. A header of 64 bytes, the entries, zeros up to the next sector.
+//! The WAL block: one group commit. A header of 80 bytes, the tally of blocks before it, the entries, zeros up to the
+//! next sector.
 //!
 //! A block is encoded in pieces, so that the records are copied once, into the buffer that goes to the disk; it is
 //! parsed in place, so that replayed records share what was read.
+//!
+//! Invariants:
+//! 1. Tally and entries have a checksum each, and the header says where both are: either is read where the other is bad.
 
 use bytes::Bytes;
 use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
@@ -12,11 +16,13 @@ use crate::block::refuse_unknown;
 use crate::crc::{Crc32c, crc32c};
 use crate::cursor::{Reader, Writer};
 use crate::error::{Fault, FormatError};
+use crate::tally::{LogEnd, Tally, check_cover};
 
-/// Bytes before the entries of a block.
-pub const WAL_BLOCK_HEADER_SIZE: usize = 64;
+/// Bytes before the tally of a block.
+pub const WAL_BLOCK_HEADER_SIZE: usize = 80;
 
 const LAYOUT: &str = "WAL block";
+const TALLY_LAYOUT: &str = "WAL tally";
 const MAGIC: [u8; 4] = *b"FBWB";
 const VERSION: u8 = 1;
 const ZEROS: [u8; SECTOR_SIZE] = [0; SECTOR_SIZE];
@@ -43,14 +49,29 @@ pub struct WalExpect {
     pub sequence: WalSequence,
 }
 
-/// A block whose header and payload have been checked: the way to its entries.
+/// A block whose header has been checked: the way to its tally, and to its entries where they are sound too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalBlock {
     head: WalBlockHead,
     /// Where it was read, for errors.
     position: u64,
+    tally: TallyPlace,
     length: usize,
     entries: usize,
+}
+
+/// What the header says of the tally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TallyPlace {
+    from: WalSequence,
+    ends: usize,
+    crc: u32,
+}
+
+impl TallyPlace {
+    fn size(&self) -> usize {
+        self.ends * LogEnd::SIZE
+    }
 }
 
 /// What lies at a place where a block should begin.
@@ -67,27 +88,35 @@ pub enum BlockClass {
     Stale(WalBlockHead),
     /// No whole header: a torn or damaged one, or the inside of a block of an earlier use.
     NoHeader(FormatError),
-    /// The block that was looked for, but its payload is not what was written. It takes up `size` bytes.
-    Torn { head: WalBlockHead, size: usize, error: FormatError },
+    /// The block that was looked for, but its payload is not what was written. Its tally may be.
+    Torn { block: WalBlock, error: FormatError },
     /// The block that was looked for, of a newer version, or with a codec or key that this build does not know.
     Unsupported(FormatError),
 }
 
-/// Bytes that a block of these entries takes up on disk, a multiple of [`SECTOR_SIZE`].
-pub fn wal_block_size(entries: &[WalEntry]) -> usize {
-    size_on_disk(entries.iter().map(WalEntry::encoded_size).sum())
+/// Bytes that a block with a tally of `tally` bytes and these entries takes up on disk, a multiple of [`SECTOR_SIZE`].
+pub fn wal_block_size(tally: usize, entries: &[WalEntry]) -> usize {
+    size_on_disk(tally, entries.iter().map(WalEntry::encoded_size).sum())
 }
 
-fn size_on_disk(payload: usize) -> usize {
-    (WAL_BLOCK_HEADER_SIZE + payload).next_multiple_of(SECTOR_SIZE)
+/// Bytes that such a block would fill with zeros: by so much its tally may be larger for nothing.
+pub fn wal_block_padding(tally: usize, entries: &[WalEntry]) -> usize {
+    let payload: usize = entries.iter().map(WalEntry::encoded_size).sum();
+    size_on_disk(tally, payload) - WAL_BLOCK_HEADER_SIZE - tally - payload
+}
+
+fn size_on_disk(tally: usize, payload: usize) -> usize {
+    (WAL_BLOCK_HEADER_SIZE + tally + payload).next_multiple_of(SECTOR_SIZE)
 }
 
 /// Hands the bytes of a block to `out`, piece by piece in order; together they are [`wal_block_size`] long.
 ///
 /// # Panics
-/// Where the entries reach 4 GiB.
-pub fn encode_wal_block(head: &WalBlockHead, entries: &[WalEntry], out: &mut impl FnMut(&[u8])) {
+/// Where the entries reach 4 GiB, or the tally is not one of blocks before this one.
+pub fn encode_wal_block(head: &WalBlockHead, tally: &Tally, entries: &[WalEntry], out: &mut impl FnMut(&[u8])) {
     assert!(head.acknowledged <= head.sequence, "a block cannot be acknowledged before it is written: {head:?}");
+    let mut ends = Writer::with_capacity(tally.size());
+    tally.write_ends(head.sequence, &mut ends);
     let mut heads = Writer::with_capacity(entries.len() * WalEntry::HEAD_SIZE);
     for entry in entries {
         entry.write_head(&mut heads);
@@ -113,15 +142,19 @@ pub fn encode_wal_block(head: &WalBlockHead, entries: &[WalEntry], out: &mut imp
     w.u64(head.nonce);
     w.u64(head.sequence.get());
     w.u64(head.acknowledged.get());
+    w.u64(tally.from.get());
+    w.count(tally.ends.len());
+    w.u32(crc32c(ends.written()));
     w.u32(crc.finish());
     w.u32(crc32c(w.written()));
     debug_assert_eq!(w.len(), WAL_BLOCK_HEADER_SIZE);
     out(w.written());
+    out(ends.written());
     for (entry_head, entry) in pieces() {
         out(entry_head);
         out(&entry.records);
     }
-    out(&ZEROS[..size_on_disk(length) - WAL_BLOCK_HEADER_SIZE - length]);
+    out(&ZEROS[..size_on_disk(ends.len(), length) - WAL_BLOCK_HEADER_SIZE - ends.len() - length]);
 }
 
 /// Says what `bytes`, read from `position` of a segment on, begin with. At least a sector is needed.
@@ -133,7 +166,7 @@ pub fn classify_wal_block(bytes: &[u8], position: u64, expect: &WalExpect) -> Bl
     if bytes[..SECTOR_SIZE].iter().all(|b| *b == 0) {
         return BlockClass::Zero;
     }
-    let Header { head, length, entries, crc, unknown } = match Header::parse(bytes) {
+    let Header { head, tally, length, entries, crc, unknown } = match Header::parse(bytes) {
         Ok(header) => header,
         Err(fault) => return BlockClass::NoHeader(error(fault)),
     };
@@ -143,16 +176,16 @@ pub fn classify_wal_block(bytes: &[u8], position: u64, expect: &WalExpect) -> Bl
     if let Some(fault) = unknown {
         return BlockClass::Unsupported(error(fault));
     }
-    let size = size_on_disk(length);
-    if bytes.len() < size {
-        return BlockClass::NeedMore { size };
+    let block = WalBlock { head, position, tally, length, entries };
+    if bytes.len() < block.size() {
+        return BlockClass::NeedMore { size: block.size() };
     }
-    let seen = crc32c(&bytes[WAL_BLOCK_HEADER_SIZE..WAL_BLOCK_HEADER_SIZE + length]);
+    let payload = block.payload_at();
+    let seen = crc32c(&bytes[payload..payload + length]);
     if seen != crc {
-        let error = error(Fault::Checksum { part: "payload", wanted: crc, seen });
-        return BlockClass::Torn { head, size, error };
+        return BlockClass::Torn { block, error: error(Fault::Checksum { part: "payload", wanted: crc, seen }) };
     }
-    BlockClass::Valid(WalBlock { head, position, length, entries })
+    BlockClass::Valid(block)
 }
 
 impl WalBlockHead {
@@ -168,24 +201,45 @@ impl WalBlock {
 
     /// Bytes that the block takes up on disk: the next one begins so much further on.
     pub fn size(&self) -> usize {
-        size_on_disk(self.length)
+        size_on_disk(self.tally.size(), self.length)
+    }
+
+    fn payload_at(&self) -> usize {
+        WAL_BLOCK_HEADER_SIZE + self.tally.size()
+    }
+
+    /// The tally of the block, whatever became of its entries; `bytes` begin where the classified ones did.
+    pub fn tally(&self, bytes: &[u8]) -> Result<Tally, FormatError> {
+        let position = self.position + WAL_BLOCK_HEADER_SIZE as u64;
+        let parse = || -> Result<Tally, Fault> {
+            let TallyPlace { from, ends, crc: wanted } = self.tally;
+            let mut r = Reader::new(bytes, "ends");
+            r.bytes(WAL_BLOCK_HEADER_SIZE)?;
+            let bytes = r.bytes(self.tally.size())?;
+            let seen = crc32c(bytes);
+            if seen != wanted {
+                return Err(Fault::Checksum { part: "ends", wanted, seen });
+            }
+            Tally::read_ends(&mut Reader::new(bytes, "ends"), ends, from, self.head.sequence)
+        };
+        parse().map_err(|fault| FormatError::new(TALLY_LAYOUT, position, fault))
     }
 
     /// The entries of the block, in order; their records share `bytes`, which begin where the classified ones did.
     pub fn entries(&self, bytes: &Bytes) -> Result<Vec<WalEntry>, FormatError> {
-        let start = self.position + WAL_BLOCK_HEADER_SIZE as u64;
-        let end = WAL_BLOCK_HEADER_SIZE + self.length;
+        let start = self.payload_at();
+        let end = start + self.length;
         if bytes.len() < end {
             let fault = Fault::Short { part: "payload", needed: end as u64, have: bytes.len() as u64 };
             return Err(FormatError::new(LAYOUT, self.position, fault));
         }
-        let payload = bytes.slice(WAL_BLOCK_HEADER_SIZE..end);
-        WalEntry::parse_all(&payload, start, self.entries)
+        WalEntry::parse_all(&bytes.slice(start..end), self.position + start as u64, self.entries)
     }
 }
 
 struct Header {
     head: WalBlockHead,
+    tally: TallyPlace,
     length: usize,
     entries: usize,
     crc: u32,
@@ -215,8 +269,11 @@ impl Header {
         };
         let (length, broker, entries) = (r.size()?, r.broker()?, r.size()?);
         let (broker_epoch, nonce) = (r.broker_epoch()?, r.u64()?);
-        let (sequence, acknowledged, crc) = (r.sequence()?, r.sequence()?, r.u32()?);
+        let (sequence, acknowledged) = (r.sequence()?, r.sequence()?);
+        let tally = TallyPlace { from: r.sequence()?, ends: r.size()?, crc: r.u32()? };
+        check_cover(tally.from, tally.ends, sequence)?;
+        let crc = r.u32()?;
         let head = WalBlockHead { broker, broker_epoch, nonce, sequence, acknowledged };
-        Ok(Self { head, length, entries, crc, unknown })
+        Ok(Self { head, tally, length, entries, crc, unknown })
     }
 }

@@ -40,7 +40,7 @@ pub struct WalEntry {
 
 impl WalEntry {
     /// Bytes before the records.
-    pub(crate) const HEAD_SIZE: usize = 8 + 20 + 4 + 8 + 8 + BatchSummary::SIZE + AbortedTxn::SIZE + 4;
+    pub const HEAD_SIZE: usize = 8 + 20 + 4 + 8 + 8 + BatchSummary::SIZE + AbortedTxn::SIZE + 4;
 
     /// Bytes that the entry takes up in a block.
     pub fn encoded_size(&self) -> usize {

@@ -5,14 +5,15 @@
 
 use std::fs;
 
+use forebay_format::WAL_BLOCK_HEADER_SIZE;
 use forebay_format::fuzz::{TARGETS, Target};
 use proptest::prelude::*;
 
 use crate::golden::{folder, writing};
 use crate::object::whole;
 use crate::samples::{
-    coordinator_snapshot, data_object, encode_block, fence, folder_marker, journal, object_head, producer_snapshot,
-    segment_head, small_object, snapshot_head, wal_block_head, wal_entries,
+    ENTRIES_AT, coordinator_snapshot, data_object, encode_block, fence, folder_marker, journal, object_head,
+    producer_snapshot, segment_head, small_object, snapshot_head, wal_block_head, wal_entries,
 };
 
 /// Valid bytes for a target.
@@ -51,7 +52,12 @@ fn sample(target: &str) -> Vec<u8> {
             let entries = wal_entries();
             let size: usize = entries.iter().map(forebay_format::WalEntry::encoded_size).sum();
             let block = encode_block(&wal_block_head(9), &entries);
-            [&3_u32.to_le_bytes()[..], &block[64..64 + size]].concat()
+            [&3_u32.to_le_bytes()[..], &block[ENTRIES_AT..ENTRIES_AT + size]].concat()
+        }
+        "wal_tally_body" => {
+            let block = encode_block(&wal_block_head(9), &wal_entries());
+            let (from, count, ends) = (&block[56..64], &block[64..68], &block[WAL_BLOCK_HEADER_SIZE..ENTRIES_AT]);
+            [from, count, ends].concat()
         }
         "wal_segment" => {
             let mut segment = segment_head().encode();
@@ -82,6 +88,7 @@ fn hostile(target: &str) -> Option<Vec<u8>> {
         "producer_snapshot_body" => huge(target, 28),
         "section_index" => huge(target, 4),
         "wal_block_body" => huge(target, 0),
+        "wal_tally_body" => huge(target, 8),
         "object_name" => "00/snap/coordinator/é/1/2/3".as_bytes().to_vec(),
         _ => return None,
     })

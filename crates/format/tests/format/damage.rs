@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use forebay_format::{
     BlockClass, CoordinatorSnapshot, ErrorKind, Fence, FolderMarker, Footer, FooterParse, FormatError, JournalEntry,
-    ObjectName, ProducerSnapshotIndex, SegmentHead, SnapshotIndexParse, WalExpect, classify_wal_block,
+    ObjectName, ProducerSnapshotIndex, SegmentHead, SnapshotIndexParse, WAL_BLOCK_HEADER_SIZE, WalExpect,
+    classify_wal_block,
 };
 use forebay_types::WalSequence;
 
 use crate::object::{footer_of, whole};
 use crate::samples::{
-    broker, broker_epoch, coordinator_snapshot, data_object, encode_block, fence, folder_marker, journal,
+    ENTRIES_AT, broker, broker_epoch, coordinator_snapshot, data_object, encode_block, fence, folder_marker, journal,
     producer_snapshot, segment_head, wal_block_head, wal_entries,
 };
 
@@ -69,15 +70,21 @@ fn no_flipped_bit_of_the_wal_goes_unseen() {
         assert!(SegmentHead::parse(&damaged).is_err(), "byte {at} of the segment header is not checked");
     }
     let (head, entries) = (wal_block_head(9), wal_entries());
-    let used: usize = 64 + entries.iter().map(forebay_format::WalEntry::encoded_size).sum::<usize>();
+    let used: usize = ENTRIES_AT + entries.iter().map(forebay_format::WalEntry::encoded_size).sum::<usize>();
     let block = encode_block(&head, &entries);
     let (broker, broker_epoch, nonce) = (head.broker, head.broker_epoch, head.nonce);
     let expect = WalExpect { broker, broker_epoch, nonce, sequence: head.sequence };
     for at in 0..used {
         let mut damaged = block.clone();
         damaged[at] ^= 0x10;
-        let class = classify_wal_block(&damaged, 0, &expect);
-        assert!(!matches!(class, BlockClass::Valid(_)), "byte {at} of the block is not checked");
+        let is_tally = (WAL_BLOCK_HEADER_SIZE..ENTRIES_AT).contains(&at);
+        match classify_wal_block(&damaged, 0, &expect) {
+            BlockClass::Valid(block) if is_tally => {
+                assert!(block.tally(&damaged).is_err(), "byte {at} of the tally is not checked");
+            }
+            BlockClass::Valid(_) => panic!("byte {at} of the block is not checked"),
+            _ => assert!(!is_tally, "a damaged tally costs no entries"),
+        }
     }
 }
 

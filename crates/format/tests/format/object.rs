@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use forebay_format::{
-    BLOCK_SIZE_TARGET, EncodedObject, Footer, FooterParse, NO_TIMESTAMP, ObjectWriter, SectionHead, WalEntry,
+    BLOCK_SIZE_TARGET, EncodedObject, Footer, FooterParse, NO_TIMESTAMP, ObjectWriter, SectionHead, Tally, WalEntry,
     WalObject, WalObjectParse, fold_changes,
 };
 use forebay_types::{Offset, OffsetRange};
 use proptest::prelude::*;
 
 use crate::samples::{
-    cluster, data_object, entries, fence, leader_epoch, log, object_head, offset, partition, plain, range, small_object,
+    cluster, data_object, entries, fence, leader_epoch, log, object_head, offset, partition, plain, range,
+    small_object, tally,
 };
 
 pub fn whole(object: &EncodedObject) -> Bytes {
@@ -169,6 +170,19 @@ fn a_section_may_be_lost_as_a_whole() {
     let object = w.finish();
     assert_eq!(object.footer_position, 0);
     assert_eq!(footer_of(&whole(&object)).sections[0].lost, [range(0, 1)]);
+}
+
+/// A WAL's write says what the ones before it held; any other object says that it does not.
+#[test]
+fn a_footer_carries_the_tally() {
+    assert_eq!(footer_of(&whole(&data_object())).tally, tally(42));
+    assert_eq!(footer_of(&whole(&small_object())).tally, Tally::nothing(object_head().sequence));
+}
+
+#[test]
+#[should_panic(expected = "cannot have")]
+fn a_tally_of_later_writes_is_never_written() {
+    ObjectWriter::new(object_head()).with_tally(tally(45)).finish();
 }
 
 /// A reader goes from block to block: none may lead it past what is lost.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use forebay_format::{
     AbortedTxn, BatchProducer, BatchSummary, CoordinatorKind, CoordinatorSnapshot, DiskId, EncodedObject,
-    EncodedSnapshot, Fence, FolderMarker, JournalChange, JournalEntry, MarkerKind, MarkerSummary, NO_SEQUENCE,
+    EncodedSnapshot, Fence, FolderMarker, JournalChange, JournalEntry, LogEnd, MarkerKind, MarkerSummary, NO_SEQUENCE,
     ObjectHead, ObjectWriter, PartitionProducers, PrepareRef, ProducerSnapshotWriter, ProducerState, SectionHead,
-    SegmentHead, SnapshotHead, WalBlockHead, WalEntry,
+    SegmentHead, SnapshotHead, Tally, WalBlockHead, WalEntry,
 };
 use forebay_types::{
     BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, LogId, Offset, OffsetRange, PartitionIndex, ProducerEpoch,
@@ -125,9 +125,9 @@ pub fn object_head() -> ObjectHead {
     }
 }
 
-/// Two sections; a transaction that ends in an abort; a lost range.
+/// Two sections; a transaction that ends in an abort; a lost range; the tally of two writes before it.
 pub fn data_object() -> EncodedObject {
-    let mut w = ObjectWriter::new(object_head());
+    let mut w = ObjectWriter::new(object_head()).with_tally(tally(42));
     w.section(SectionHead {
         partition: partition(1, 0),
         log: log(10),
@@ -274,11 +274,52 @@ pub fn wal_entries() -> Vec<WalEntry> {
     ]
 }
 
+/// What two logs had got before write `carrier`, from two writes where there are so many.
+pub fn tally(carrier: u64) -> Tally {
+    let end = |index, raw, epoch, end| LogEnd {
+        partition: partition(1, index),
+        log: log(raw),
+        leader_epoch: leader_epoch(epoch),
+        end: offset(end),
+    };
+    let ends = if carrier == 0 { Vec::new() } else { vec![end(0, 10, 3, 100), end(2, 12, 0, 7)] };
+    Tally { from: WalSequence::new(carrier.saturating_sub(2)), ends }
+}
+
+/// A block with the tally of [`tally`].
 pub fn encode_block(head: &WalBlockHead, entries: &[WalEntry]) -> Vec<u8> {
+    encode_block_with(head, &tally(head.sequence.get()), entries)
+}
+
+/// Where the entries of such a block begin.
+pub const ENTRIES_AT: usize = forebay_format::WAL_BLOCK_HEADER_SIZE + 2 * LogEnd::SIZE;
+
+pub fn encode_block_with(head: &WalBlockHead, tally: &Tally, entries: &[WalEntry]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    forebay_format::encode_wal_block(head, entries, &mut |piece: &[u8]| bytes.extend_from_slice(piece));
-    assert_eq!(bytes.len(), forebay_format::wal_block_size(entries), "a block is as long as was said");
+    forebay_format::encode_wal_block(head, tally, entries, &mut |piece: &[u8]| bytes.extend_from_slice(piece));
+    assert_eq!(bytes.len(), forebay_format::wal_block_size(tally.size(), entries), "a block is as long as was said");
+    let padding = forebay_format::wal_block_padding(tally.size(), entries);
+    assert!(padding < forebay_format::SECTOR_SIZE && bytes[bytes.len() - padding..].iter().all(|b| *b == 0));
     bytes
+}
+
+/// Any tally that write `carrier`, which is not the first, can have.
+pub fn tallies(carrier: u64) -> impl Strategy<Value = Tally> {
+    let end = (0..3_u8, 0..5_i32, 0..3_u64, 0..4_i32, 0..i64::MAX);
+    (prop::collection::vec(end, 0..20), 0..carrier).prop_map(move |(ends, from)| {
+        let mut ends: Vec<LogEnd> = ends
+            .into_iter()
+            .map(|(topic, index, raw, epoch, end)| LogEnd {
+                partition: partition(topic, index),
+                log: log(raw),
+                leader_epoch: leader_epoch(epoch),
+                end: offset(end),
+            })
+            .collect();
+        ends.sort_by_key(|end| (end.partition, end.log));
+        ends.dedup_by_key(|end| (end.partition, end.log));
+        Tally { from: WalSequence::new(if ends.is_empty() { carrier } else { from }), ends }
+    })
 }
 
 /// What one producer does next in a history.

@@ -8,7 +8,10 @@ use forebay_format::{
 use forebay_types::WalSequence;
 use proptest::prelude::*;
 
-use crate::samples::{broker_epoch, encode_block, entries, plain, segment_head, wal_block_head, wal_entries};
+use crate::samples::{
+    ENTRIES_AT, broker_epoch, encode_block, encode_block_with, entries, plain, segment_head, tallies, tally,
+    wal_block_head, wal_entries,
+};
 
 fn expect(sequence: u64) -> WalExpect {
     let WalBlockHead { broker, broker_epoch, nonce, sequence, .. } = wal_block_head(sequence);
@@ -28,12 +31,26 @@ fn reseal(block: &mut [u8]) {
     block[WAL_BLOCK_HEADER_SIZE - 4..WAL_BLOCK_HEADER_SIZE].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Puts the right checksum on a payload that was changed, and on the header.
+fn reseal_payload(block: &mut [u8]) {
+    let length = u32::from_le_bytes(block[12..16].try_into().expect("four bytes")) as usize;
+    let crc = crc32c(&block[ENTRIES_AT..ENTRIES_AT + length]);
+    block[72..76].copy_from_slice(&crc.to_le_bytes());
+    reseal(block);
+}
+
 proptest! {
     #[test]
-    fn a_block_reads_back(entries in entries(), sequence in 2..u64::MAX, after in prop::collection::vec(any::<u8>(), 0..100)) {
-        let mut bytes = encode_block(&wal_block_head(sequence), &entries);
+    fn a_block_reads_back(
+        entries in entries(),
+        (sequence, tally) in (2..u64::MAX).prop_flat_map(|sequence| (Just(sequence), tallies(sequence))),
+        after in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let mut bytes = encode_block_with(&wal_block_head(sequence), &tally, &entries);
         prop_assert_eq!(bytes.len() % SECTOR_SIZE, 0, "a block is whole sectors");
         bytes.extend(after);
+        let BlockClass::Valid(block) = classify_wal_block(&bytes, 0, &expect(sequence)) else { panic!("a whole block") };
+        prop_assert_eq!(block.tally(&bytes), Ok(tally));
         prop_assert_eq!(read(&bytes, sequence), Ok(entries));
     }
 
@@ -54,7 +71,7 @@ proptest! {
         let right = match (cut, left_over) {
             (0, false) => class == BlockClass::Zero,
             (0, true) => class == BlockClass::Stale(wal_block_head(5)),
-            _ => matches!(class, BlockClass::Torn { head, size, .. } if head == wal_block_head(9) && size == new.len()),
+            _ => matches!(class, BlockClass::Torn { block, .. } if *block.head() == wal_block_head(9) && block.size() == new.len()),
         };
         prop_assert!(right, "cut after {cut} sectors: {class:?}");
     }
@@ -96,7 +113,7 @@ fn a_block_that_goes_on_asks_for_more() {
 #[test]
 fn a_record_cannot_pass_for_a_block() {
     let forged = encode_block(&WalBlockHead { nonce: 1, ..wal_block_head(50) }, &wal_entries());
-    let before = SECTOR_SIZE - WAL_BLOCK_HEADER_SIZE - 148;
+    let before = SECTOR_SIZE - ENTRIES_AT - WalEntry::HEAD_SIZE;
     let records = [vec![0; before], forged.clone()].concat();
     let hostile = WalEntry { records: records.into(), ..wal_entries()[1].clone() };
     let mut segment = encode_block(&wal_block_head(9), &[hostile]);
@@ -130,20 +147,68 @@ fn what_is_not_known_is_not_called_torn() {
     }
 }
 
+/// Where the entries are bad the tally still tells, and where the tally is bad the entries are still read.
+#[test]
+fn tally_and_entries_do_not_share_their_damage() {
+    let whole = encode_block(&wal_block_head(9), &wal_entries());
+    let mut block = whole.clone();
+    block[ENTRIES_AT + 200] ^= 1;
+    let BlockClass::Torn { block: torn, .. } = classify_wal_block(&block, 4096, &expect(9)) else { panic!("torn") };
+    assert_eq!(torn.tally(&block), Ok(tally(9)));
+    let mut block = whole;
+    block[WAL_BLOCK_HEADER_SIZE + 50] ^= 1;
+    let BlockClass::Valid(valid) = classify_wal_block(&block, 4096, &expect(9)) else {
+        panic!("the entries are whole")
+    };
+    let error = valid.tally(&block).expect_err("its checksum is wrong").to_string();
+    assert!(error.starts_with("the WAL tally at byte 4176 cannot be read: its ends has checksum"), "{error}");
+    assert_eq!(read(&block, 9), Ok(wal_entries()));
+}
+
+/// A tally of writes that are not before the block, or of writes that held nothing, was never written.
+#[test]
+fn a_tally_covers_earlier_blocks_only() {
+    let block = encode_block(&wal_block_head(9), &wal_entries());
+    for (from, ends) in [(10_u64, 2_u32), (9, 2), (7, 0)] {
+        let mut block = block.clone();
+        block[56..64].copy_from_slice(&from.to_le_bytes());
+        block[64..68].copy_from_slice(&ends.to_le_bytes());
+        reseal(&mut block);
+        assert!(
+            matches!(classify_wal_block(&block, 0, &expect(9)), BlockClass::NoHeader(_)),
+            "{ends} ends from {from}"
+        );
+    }
+    let first = encode_block(&wal_block_head(0), &wal_entries());
+    let BlockClass::Valid(valid) = classify_wal_block(&first, 0, &expect(0)) else { panic!("a whole block") };
+    assert_eq!(valid.tally(&first), Ok(forebay_format::Tally::nothing(WalSequence::ZERO)));
+}
+
+/// The ends of a tally have one order: each log once.
+#[test]
+fn a_tally_has_one_encoding() {
+    let mut block = encode_block(&wal_block_head(9), &wal_entries());
+    let (first, rest) = block[WAL_BLOCK_HEADER_SIZE..ENTRIES_AT].split_at(forebay_format::LogEnd::SIZE);
+    let swapped = [rest, first].concat();
+    block[WAL_BLOCK_HEADER_SIZE..ENTRIES_AT].copy_from_slice(&swapped);
+    block[68..72].copy_from_slice(&crc32c(&swapped).to_le_bytes());
+    reseal(&mut block);
+    let BlockClass::Valid(valid) = classify_wal_block(&block, 0, &expect(9)) else { panic!("the entries are whole") };
+    let error = valid.tally(&block).expect_err("out of order").to_string();
+    assert!(error.contains("order of ends"), "{error}");
+}
+
 /// A record kind of a later version is named, with its place in the segment.
 #[test]
 fn a_pointer_record_is_reserved() {
     let mut block = encode_block(&wal_block_head(9), &wal_entries());
-    block[WAL_BLOCK_HEADER_SIZE] = 2;
-    let length = u32::from_le_bytes(block[12..16].try_into().expect("four bytes")) as usize;
-    let crc = crc32c(&block[WAL_BLOCK_HEADER_SIZE..WAL_BLOCK_HEADER_SIZE + length]);
-    block[56..60].copy_from_slice(&crc.to_le_bytes());
-    reseal(&mut block);
+    block[ENTRIES_AT] = 2;
+    reseal_payload(&mut block);
     let BlockClass::Valid(valid) = classify_wal_block(&block, 8192, &expect(9)) else { panic!("a whole block") };
     let error = valid.entries(&block.into()).expect_err("kind 2 is reserved");
     assert_eq!(
         error.to_string(),
-        "the WAL entry at byte 8256 cannot be read: it uses record kind 2, which this build does not know"
+        "the WAL entry at byte 8352 cannot be read: it uses record kind 2, which this build does not know"
     );
 }
 

@@ -23,12 +23,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_env::{AlignedBuf, Env, FailPoint, SECTOR_SIZE, Worker};
-use forebay_format::{SegmentHead, WalBlockHead, encode_wal_block, wal_block_size};
+use forebay_format::{
+    LogEnd, SegmentHead, WalBlockHead, WalEntry, encode_wal_block, wal_block_padding, wal_block_size,
+};
 use forebay_types::{BrokerEpoch, BrokerId, ByteSize, ClusterId, WalSequence};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{Group, Pacing, Provider, WalError, WalKind, WalOwner, Written};
+use crate::{Group, Pacing, Provider, TALLY_BYTES_MAX, WalError, WalKind, WalOwner, Written};
 
 mod files;
 mod scan;
@@ -74,13 +76,19 @@ impl DiskConfig {
 
     /// The largest batch that a segment holds, in bytes.
     pub fn entry_bytes_max(&self) -> usize {
-        // One sector for the segment's header, one for those of block and entry.
-        usize::try_from(self.segment.get()).map_or(usize::MAX, |segment| segment.saturating_sub(2 * SECTOR_SIZE))
+        // One sector for the segment's header, one for those of block and entry, and the tally of the group before.
+        let taken = 2 * SECTOR_SIZE + self.tally_bytes_least_max().next_multiple_of(SECTOR_SIZE);
+        usize::try_from(self.segment.get()).map_or(usize::MAX, |segment| segment.saturating_sub(taken))
     }
 
     fn group_bytes_max(&self) -> usize {
         // A quarter of a segment, so that little is wasted at its end.
         usize::try_from(self.segment.get() / 4).map_or(GROUP_BYTES_MAX, |quarter| quarter.min(GROUP_BYTES_MAX))
+    }
+
+    /// The largest that the smallest tally can be: each entry of the group before in a log of its own.
+    fn tally_bytes_least_max(&self) -> usize {
+        self.group_bytes_max() / WalEntry::HEAD_SIZE * LogEnd::SIZE
     }
 }
 
@@ -189,7 +197,10 @@ impl Provider for DiskProvider {
     }
 
     async fn write(&self, group: Group) -> Result<Written, WalError> {
-        let size = wal_block_size(&group.entries);
+        // The group before is told whatever it takes, those before it in what the last sector has left.
+        let least = group.before.least();
+        let tally = group.before.tally(TALLY_BYTES_MAX.min(least + wal_block_padding(least, &group.entries)));
+        let size = wal_block_size(tally.size(), &group.entries);
         let place = self.place(group.sequence, size).await?;
         let head = WalBlockHead {
             broker: self.owner.broker,
@@ -216,7 +227,7 @@ impl Provider for DiskProvider {
                     buffer.extend_from_slice(&head.encode());
                     position -= SECTOR_SIZE as u64;
                 }
-                encode_wal_block(&head, &group.entries, &mut |piece| buffer.extend_from_slice(piece));
+                encode_wal_block(&head, &tally, &group.entries, &mut |piece| buffer.extend_from_slice(piece));
                 assert!(buffer.len().is_multiple_of(SECTOR_SIZE), "blocks fill whole sectors");
                 let failed = |what| {
                     let segment = place.file.name.clone();

@@ -17,7 +17,7 @@ use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{Group, Pacing, Provider, WalError, WalKind, WalOwner, Written, WrittenObject};
+use crate::{Group, Pacing, Provider, TALLY_BYTES_MAX, WalError, WalKind, WalOwner, Written, WrittenObject};
 
 mod seal;
 
@@ -116,7 +116,7 @@ fn encode(head: ObjectHead, group: &Group) -> EncodedObject {
     let mut order: Vec<_> = group.entries.iter().collect();
     // Stable: within a section the order is that of the positions, which is that of the offsets.
     order.sort_by_key(|e| (e.partition, e.log, e.leader_epoch));
-    let mut writer = ObjectWriter::new(head);
+    let mut writer = ObjectWriter::new(head).with_tally(group.before.tally(TALLY_BYTES_MAX));
     let mut section = None;
     for entry in order {
         let key = (entry.partition, entry.log, entry.leader_epoch);

@@ -98,8 +98,8 @@ pub(super) fn first_head(
     // No block has this nonce but by a chance of 2^-64, so whatever is there is reported as stale.
     let nobody = WalExpect { broker, broker_epoch: epoch, nonce: 0, sequence: WalSequence::ZERO };
     Ok(match classify_wal_block(window.at(SECTOR_SIZE as u64, SECTOR_SIZE)?, SECTOR_SIZE as u64, &nobody) {
-        BlockClass::Stale(head) | BlockClass::Torn { head, .. } => Some(head),
-        BlockClass::Valid(block) => Some(*block.head()),
+        BlockClass::Stale(head) => Some(head),
+        BlockClass::Valid(block) | BlockClass::Torn { block, .. } => Some(*block.head()),
         BlockClass::NeedMore { .. } | BlockClass::Zero | BlockClass::NoHeader(_) | BlockClass::Unsupported(_) => None,
     })
 }
@@ -134,7 +134,8 @@ pub(super) fn scan(window: &mut Window, mut expect: WalExpect) -> io::Result<Sca
                 expect.sequence = head.sequence;
                 continue;
             }
-            BlockClass::Torn { head, error, .. } => {
+            BlockClass::Torn { block, error } => {
+                let head = block.head();
                 scan.acknowledged = scan.acknowledged.max(head.acknowledged);
                 let what = error.in_object(&window.file().name).to_string();
                 scan.bad.push(Bad { sequence: head.sequence, has_header: true, what });
