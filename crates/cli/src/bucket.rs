@@ -1,7 +1,9 @@
 //! `forebay bucket`: what is in a bucket, and whether all of it can be read. No broker need be running.
 //!
-//! Owns: finding the bucket, the output, the progress bar. Leaves to others: reading and checking (`upkeep`).
+//! Owns: finding the bucket and the data folder, the folder's lock, the output, the progress bar. Leaves to others: reading
+//! and checking (`upkeep`).
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,7 +12,7 @@ use forebay_env::Env;
 use forebay_metadata::state::TopicState;
 use forebay_store::{Bucket, BucketUrl, Purpose};
 use forebay_types::TopicName;
-use forebay_upkeep::fsck::{self, CheckOptions, Counts, Finding, Report, Tally};
+use forebay_upkeep::fsck::{self, CheckOptions, Counts, Finding, Report, Tally, WalFolder};
 use forebay_upkeep::ls::{self, Listing, TopicListing};
 use serde_json::Value;
 
@@ -30,11 +32,24 @@ pub struct BucketArgs {
 #[derive(Debug, Args)]
 struct Place {
     /// The data folder: its embedded bucket is meant unless --bucket names one, and its write-ahead log is checked too
-    #[arg(long, value_name = "DIR", default_value = "forebay-data", global = true)]
-    data: PathBuf,
+    /// [default: ./forebay-data; with --bucket none]
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
     /// The bucket: s3://NAME/PREFIX or file:///FOLDER [default: the one in the data folder]
     #[arg(long, value_name = "URL", env = "FOREBAY_BUCKET", global = true)]
     bucket: Option<String>,
+}
+
+impl Place {
+    /// The data folder that is meant, if one is. Another cluster's, which happens to lie here, is not that of a bucket
+    /// which somebody names.
+    fn data(&self) -> Option<PathBuf> {
+        match (&self.data, &self.bucket) {
+            (Some(data), _) => Some(data.clone()),
+            (None, None) => Some(PathBuf::from("forebay-data")),
+            (None, Some(_)) => None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,15 +87,16 @@ pub async fn run(env: &Env, args: BucketArgs, format: Format) -> Result<Exit> {
             Ok(Exit::Good)
         }
         BucketCommand::Fsck { deep } => {
-            let wal_folder = Some(args.place.data.join("wal")).filter(|folder| folder.is_dir());
+            let wal_folder = wal_folder(env, &args.place).await;
             let options = CheckOptions { deep, wal_folder };
             let bar = progress::bar(0, "checking");
             let advance = |done: fsck::Progress| {
                 bar.set_length(done.bytes_total);
                 bar.set_position(done.bytes_done);
             };
-            let report = fsck::check(env, &store, &options, &advance).await.with_context(|| format!("check {url}"))?;
+            let checked = fsck::check(env, &store, options, &advance).await;
             bar.finish_and_clear();
+            let report = checked.with_context(|| format!("check {url}"))?;
             output::show(format, &report_text(&report), &report_json(&report))?;
             Ok(if report.is_clean() { Exit::Good } else { Exit::Unhealthy })
         }
@@ -91,13 +107,37 @@ pub async fn run(env: &Env, args: BucketArgs, format: Format) -> Result<Exit> {
 fn url(place: &Place) -> Result<BucketUrl> {
     let url = match &place.bucket {
         Some(text) => text.parse().map_err(|error| usage(format!("--bucket: {error}")))?,
-        None => BucketUrl::File(place.data.join("bucket")),
+        None => BucketUrl::File(place.data().unwrap_or_default().join("bucket")),
     };
     match &url {
         BucketUrl::Memory => Err(usage("a bucket in memory is gone with its broker: there is nothing to look at")),
         BucketUrl::File(folder) if !folder.is_dir() => Err(usage(missing(place, folder))),
         _ => Ok(url),
     }
+}
+
+/// The segments of the write-ahead log in the data folder, where there are any, and the folder's lock: beside a running
+/// broker they change under any reader. A check that cannot have the lock goes on without them: at three in the morning
+/// what can be known of the bucket is wanted, and what was left out.
+async fn wal_folder(env: &Env, place: &Place) -> Option<WalFolder> {
+    let data = place.data()?;
+    let wal = data.join("wal");
+    if !wal.is_dir() {
+        return place
+            .data
+            .is_some()
+            .then(|| WalFolder::NotNow { why: format!("there is no folder {}", wal.display()) });
+    }
+    let (disk, path) = (env.disk(), data.join("lock"));
+    let shown = data.display().to_string();
+    let why = match env.blocking("fsck-lock", move || disk.lock(&path)).await {
+        Ok(lock) => return Some(WalFolder::Held { data, wal, lock }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            format!("{shown} is in use by a running broker; stop it and check again to know")
+        }
+        Err(error) => format!("the lock of {shown} could not be taken: {error}"),
+    };
+    Some(WalFolder::NotNow { why })
 }
 
 fn missing(place: &Place, folder: &Path) -> String {
@@ -237,7 +277,11 @@ fn report_text(report: &Report) -> String {
         }
     }
     text += &format!("{}\n", also.join(", "));
-    text += if report.is_clean() { "clean: everything can be read" } else { "DAMAGED: not everything can be read" };
+    text += match (report.is_clean(), counts.wals_not_checked) {
+        (true, 0) => "clean: everything can be read",
+        (true, _) => "clean: everything in the bucket can be read; a write-ahead log was not checked",
+        (false, _) => "DAMAGED: not everything can be read",
+    };
     text
 }
 
@@ -260,6 +304,7 @@ fn report_json(report: &Report) -> Value {
         "records": counts.records, "blocks": counts.blocks, "batchesChecked": counts.batches_checked,
         "reached": tally(counts.reached), "garbage": tally(counts.garbage), "orphans": tally(counts.orphans),
         "uncommitted": tally(counts.uncommitted), "walBytes": counts.wal_bytes, "walBatches": counts.wal_batches,
+        "walsNotChecked": counts.wals_not_checked,
     })
 }
 
@@ -272,7 +317,7 @@ mod tests {
     fn a_bucket_that_is_not_there_is_not_made() {
         let folder = tempfile::tempdir().expect("a folder");
         let place =
-            |bucket: Option<&str>| Place { data: folder.path().join("data"), bucket: bucket.map(str::to_owned) };
+            |bucket: Option<&str>| Place { data: Some(folder.path().join("data")), bucket: bucket.map(str::to_owned) };
         let told = |place: Place| url(&place).expect_err("refused");
         let error = told(place(None));
         assert!(error.to_string().contains("--data names the data folder"), "{error}");
@@ -281,5 +326,17 @@ mod tests {
         assert!(told(place(Some("http://x"))).to_string().starts_with("--bucket: "));
         assert!(!folder.path().join("data").exists());
         assert!(url(&place(Some("s3://logs/a"))).is_ok());
+    }
+
+    /// A bucket elsewhere has nothing to do with a data folder that happens to lie here, unless somebody says so.
+    #[test]
+    fn a_bucket_elsewhere_has_the_data_folder_that_is_named() {
+        let data = |data: Option<&str>, bucket: Option<&str>| {
+            let place = Place { data: data.map(PathBuf::from), bucket: bucket.map(str::to_owned) };
+            place.data().map(|data| data.display().to_string())
+        };
+        assert_eq!(data(None, None).as_deref(), Some("forebay-data"));
+        assert_eq!(data(None, Some("s3://logs/a")), None);
+        assert_eq!(data(Some("d"), Some("s3://logs/a")).as_deref(), Some("d"));
     }
 }

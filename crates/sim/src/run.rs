@@ -204,7 +204,7 @@ impl Clients<'_> {
 
 /// Everything that metadata names is in the bucket, whole.
 async fn fsck(worker: &Worker, bucket: &Arc<dyn Store>) -> Result<(), ToolError> {
-    let report = fsck::check(&worker.env, bucket, &CheckOptions { deep: true, wal_folder: None }, &|_| {}).await?;
+    let report = fsck::check(&worker.env, bucket, CheckOptions { deep: true, wal_folder: None }, &|_| {}).await?;
     for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Error) {
         worker.history.violation("nothing reachable was collected or damaged", finding.to_string());
     }

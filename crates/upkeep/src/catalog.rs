@@ -14,7 +14,7 @@ use forebay_metadata::reader::Reader;
 use forebay_metadata::state::{
     Garbage, JournalPosition, Key, LogTail, Partition, Row, SnapshotRef, Snapshots, Topic, Upload, WalEpoch,
 };
-use forebay_metadata::{BrokerLife, Extent};
+use forebay_metadata::{BrokerLife, Extent, LookupError};
 use forebay_store::Store;
 use forebay_types::{
     ClusterId, LogId, Offset, OffsetRange, PartitionIndex, Timestamp, TopicId, TopicPartition, WalSequence,
@@ -25,6 +25,10 @@ use crate::fsck::Place;
 
 /// Rows read at once.
 const ROWS_PER_PAGE: usize = 4_096;
+
+/// Attempts at reading all rows between two steps of the reader, ten seconds apart: the second one begins right behind
+/// a step.
+const READS_MAX: usize = 3;
 
 /// What the metadata says, row by row.
 pub(crate) struct Catalog {
@@ -87,22 +91,43 @@ pub(crate) fn partitions_of(topic: TopicId) -> RangeInclusive<TopicPartition> {
     at(PartitionIndex::ZERO)..=at(PartitionIndex::MAX)
 }
 
-/// Reads all rows of a bucket's metadata.
+/// Reads all rows of a bucket's metadata, as of one commit. The reader follows a running broker in steps of some
+/// seconds; where it took one between two pages, rows of two commits would seem to contradict each other.
+///
+/// # Errors
+/// Reading failed, or the metadata went on under each of a few attempts.
 pub(crate) async fn read_rows(env: &Env, store: &Arc<dyn Store>) -> Result<BTreeMap<Key, Row>, ToolError> {
     let reader = Reader::open(env, Arc::clone(store)).await?;
-    let rows = all_rows(&reader).await;
+    let rows = rows_of_one_commit(async |after: Option<&Key>, limit| reader.rows(after, limit).await).await;
     reader.close().await;
     rows
 }
 
-async fn all_rows(reader: &Reader) -> Result<BTreeMap<Key, Row>, ToolError> {
+/// `page` gives up to so many rows after a key, and does not change between two steps of the reader.
+async fn rows_of_one_commit(
+    page: impl AsyncFn(Option<&Key>, usize) -> Result<Vec<(Key, Row)>, LookupError>,
+) -> Result<BTreeMap<Key, Row>, ToolError> {
+    for _ in 0..READS_MAX {
+        let rows = all_rows(&page).await?;
+        // The number of the last commit is the first of all rows.
+        let first = page(None, 1).await?;
+        if first.first().map(|(_, row)| row) == rows.get(&Key::Commit) {
+            return Ok(rows);
+        }
+    }
+    Err(ToolError::Moved)
+}
+
+async fn all_rows(
+    page: &impl AsyncFn(Option<&Key>, usize) -> Result<Vec<(Key, Row)>, LookupError>,
+) -> Result<BTreeMap<Key, Row>, ToolError> {
     let mut rows = BTreeMap::new();
     let mut after: Option<Key> = None;
     loop {
-        let page = reader.rows(after.as_ref(), ROWS_PER_PAGE).await?;
-        let Some((last, _)) = page.last() else { return Ok(rows) };
+        let found = page(after.as_ref(), ROWS_PER_PAGE).await?;
+        let Some((last, _)) = found.last() else { return Ok(rows) };
         after = Some(last.clone());
-        rows.extend(page);
+        rows.extend(found);
     }
 }
 
@@ -256,5 +281,47 @@ impl Catalog {
     fn snapshot(&mut self, snapshot: &SnapshotRef, used: Use) {
         let (_, named) = self.named(&snapshot.object, 0);
         named.uses.push(used);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use forebay_metadata::state::CommitNumber;
+
+    use super::*;
+
+    /// What a reader gives that takes a step after each of the first `steps` pages: the last commit, and in a page of its
+    /// own a log's tail that every commit moves.
+    async fn read(steps: u64) -> Result<(Row, Row), ToolError> {
+        let (calls, log) = (Cell::new(0_u64), LogId::ZERO);
+        let page = async |after: Option<&Key>, _| {
+            let commit = calls.get().min(steps);
+            calls.set(calls.get() + 1);
+            let tail = LogTail { indexed_end: Offset::ZERO, bytes: commit };
+            Ok(match after {
+                None => vec![(Key::Commit, Row::Commit(CommitNumber::new(commit)))],
+                Some(Key::Commit) => vec![(Key::LogTail(log), Row::LogTail(tail))],
+                Some(_) => Vec::new(),
+            })
+        };
+        let mut rows = rows_of_one_commit(page).await?;
+        let mut row = |key: Key| rows.remove(&key).expect("both were read");
+        Ok((row(Key::Commit), row(Key::LogTail(log))))
+    }
+
+    /// Rows are of one commit, also where the metadata goes on between two pages; where it never rests, it is said.
+    #[tokio::test]
+    async fn rows_are_of_one_commit() {
+        for steps in 0..=8 {
+            let (commit, tail) = read(steps).await.expect("one of the attempts meets no step");
+            assert!(
+                matches!((&commit, &tail), (Row::Commit(at), Row::LogTail(tail)) if tail.bytes == at.get()),
+                "{steps} steps: {commit:?}, {tail:?}"
+            );
+        }
+        let error = read(u64::MAX).await.expect_err("it never rests");
+        assert!(matches!(error, ToolError::Moved) && error.is_transient(), "{error}");
     }
 }

@@ -37,6 +37,8 @@ pub enum ToolError {
     Lookup(#[from] LookupError),
     #[error("the metadata in the bucket belongs to no cluster yet")]
     NoCluster,
+    #[error("the metadata in the bucket went on while it was read: a broker is at work there; stop it, or try again")]
+    Moved,
     #[error("could not list the bucket")]
     List(#[source] StoreError),
 }
@@ -45,7 +47,7 @@ impl ToolError {
     /// Whether running the tool again may help without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Open(OpenError::Timeout) => true,
+            Self::Open(OpenError::Timeout) | Self::Moved => true,
             Self::Lookup(error) => error.kind() == ErrorKind::Retry,
             Self::List(error) => matches!(error.kind(), StoreErrorKind::DidNotHappen),
             Self::Open(_) | Self::NoCluster => false,

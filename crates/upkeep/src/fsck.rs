@@ -1,8 +1,8 @@
 //! `fsck`: whether everything that was acknowledged can be read, without a broker.
 //!
-//! Reads the metadata, then every object that it names, to the last block; the objects of an `object` WAL that are not
-//! yet committed; the segments of a `disk` WAL where its folder is given; the journal; and lists the bucket for what
-//! nobody names.
+//! Reads the metadata; the segments of a `disk` WAL where its folder is given; the journal; every object that the metadata
+//! names, to the last block; lists the bucket for what nobody names; and reads the objects of an `object` WAL that are not
+//! yet committed.
 //!
 //! Owns: what is checked and how damage is told: object, block, and the records behind it. Leaves to others: how bytes
 //! are parsed (`format`), what is torn and what is corrupt in a WAL (`wal`), printing (`cli`).
@@ -13,8 +13,13 @@
 //! 3. Memory holds the names and ranges of the metadata, a few hundred bytes per extent, and a few pieces of
 //!    [`PIECE_SIZE`] bytes.
 //!
-//! Beside a running broker the metadata may move under the reader: a finding then may be of the moment, and a second
-//! run tells. Objects that are let go meanwhile stay for [`CONDEMNED_GRACE`](crate::CONDEMNED_GRACE).
+//! Beside a running broker nothing that is well is told as damage:
+//! - the rows are of one commit (`catalog`);
+//! - what ages soonest is read first: the journal, of which a broker deletes what two full entries have made needless;
+//! - objects that are let go meanwhile stay for [`CONDEMNED_GRACE`](crate::CONDEMNED_GRACE);
+//! - a listing takes its time and misses what is written behind its back, so what it lacks is asked for by name;
+//! - the segments of a `disk` WAL are recycled under any reader, so they are read under the data folder's lock or not at
+//!   all ([`WalFolder`]). The lock is given back as soon as they are read: a broker can start while objects are checked.
 
 mod bucket;
 mod journal;
@@ -27,7 +32,7 @@ mod wal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_env::Env;
+use forebay_env::{DiskLock, Env};
 use forebay_metadata::invariants;
 use forebay_store::Store;
 use futures::StreamExt;
@@ -45,12 +50,27 @@ pub const PIECE_SIZE: u64 = 4 << 20;
 const OBJECTS_IN_FLIGHT_MAX: usize = 4;
 
 /// What to check beside the bucket's objects and their blocks.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct CheckOptions {
     /// Check also the checksum and the offsets of every record batch.
     pub deep: bool,
-    /// The folder of the local disk's WAL segments.
-    pub wal_folder: Option<PathBuf>,
+    /// The local disk's WAL segments; `None` where nobody said where they are.
+    pub wal_folder: Option<WalFolder>,
+}
+
+/// The segments of a `disk` WAL, for a reader.
+pub enum WalFolder {
+    /// Nobody writes there as long as the lock is held.
+    Held {
+        /// The data folder: its marker says which disk's WAL is in it.
+        data: PathBuf,
+        /// Where in it the segments are.
+        wal: PathBuf,
+        /// The data folder's lock.
+        lock: Box<dyn DiskLock>,
+    },
+    /// It cannot be read now, and why: told as a note of every WAL that may be there.
+    NotNow { why: String },
 }
 
 /// Checks a bucket. `progress` is called after each object.
@@ -60,7 +80,7 @@ pub struct CheckOptions {
 pub async fn check(
     env: &Env,
     store: &Arc<dyn Store>,
-    options: &CheckOptions,
+    options: CheckOptions,
     progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Report, ToolError> {
     let rows = Arc::new(read_rows(env, store).await?);
@@ -85,15 +105,16 @@ pub async fn check(
     let catalog = Arc::new(catalog);
     let checker =
         Checker { env: env.clone(), store: Arc::clone(store), catalog: Arc::clone(&catalog), deep: options.deep };
+    // Takes the lock with it.
+    wal::check(&checker, options.wal_folder, &mut report).await;
+    let (entries, found) = journal::check(&**store, &catalog).await;
+    report.counts.journal_entries = entries;
+    report.add(found);
     check_objects(&checker, &mut report, progress).await;
-    let unnamed = bucket::list(&**store, &catalog, &mut report).await?;
-    for name in &unnamed.in_wal {
+    for name in &bucket::list(&**store, &catalog, &mut report).await? {
         let checked = checker.wal_object(name).await;
         take(&mut report, checked);
     }
-    report.counts.journal_entries = unnamed.journal.len() as u64;
-    report.add(journal::check(&**store, &catalog, &unnamed.journal).await);
-    wal::check(&checker, options.wal_folder.as_deref(), &mut report).await;
     Ok(report)
 }
 

@@ -4,11 +4,13 @@ mod world;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use forebay_env::Disk;
 use forebay_format::{Footer, FooterParse, ObjectName};
 use forebay_log::read_footer;
-use forebay_store::{Body, Bucket, Purpose, Store};
-use forebay_types::{Offset, PartitionIndex, TopicId, TopicName, WalSequence};
-use forebay_upkeep::fsck::{CheckOptions, Finding, Severity, check};
+use forebay_store::{Body, Bucket, Key, Object, ObjectMeta, Prefix, Purpose, Span, Store, StoreError, Version};
+use forebay_types::{Offset, PartitionIndex, Timestamp, TopicId, TopicName, WalSequence};
+use forebay_upkeep::fsck::{CheckOptions, Finding, Severity, WalFolder, check};
 use forebay_upkeep::ls;
 use parking_lot::Mutex;
 use world::{KINDS, Kind, World, key};
@@ -35,7 +37,7 @@ async fn listing(world: &World) -> ls::Listing {
 async fn first_object(world: &World) -> (String, u64, Footer) {
     let listed = listing(world).await;
     let first = &listed.topics[0].partitions[0].extents[0];
-    let bytes = world.bucket.get(&forebay_store::Key::new(&first.object).expect("a key")).await.expect("it is there");
+    let bytes = world.bucket.get(&Key::new(&first.object).expect("a key")).await.expect("it is there");
     let size = bytes.len() as u64;
     let FooterParse::Whole(_) = Footer::parse(&bytes, size).expect("sound") else { panic!("all of it was given") };
     let footer = read_footer(&*world.bucket, &first.object, size, 0).await.expect("sound");
@@ -60,8 +62,8 @@ async fn a_healthy_bucket_is_clean() {
         let (world, _) = stopped(kind).await;
         let calls = Mutex::new(Vec::new());
         let store = Bucket::over(&world.env(98), Arc::clone(&world.bucket)).store(Purpose::Check);
-        let options = CheckOptions { deep: true, wal_folder: Some(world::wal_folder()) };
-        let report = check(&world.env(98), &store, &options, &|p| calls.lock().push(p)).await.expect("readable");
+        let options = CheckOptions { deep: true, wal_folder: Some(world.held(world::DISK)) };
+        let report = check(&world.env(98), &store, options, &|p| calls.lock().push(p)).await.expect("readable");
         assert!(report.is_clean() && report.findings.is_empty(), "{kind:?}: {:?}", report.findings);
         let counts = report.counts;
         assert_eq!((counts.topics, counts.partitions, counts.records), (1, 1, 20), "{kind:?}: {counts:?}");
@@ -80,7 +82,7 @@ async fn a_healthy_bucket_is_clean() {
 async fn a_bucket_without_metadata_is_told_from_a_damaged_one() {
     let world = World::new(Kind::Disk);
     let store: Arc<dyn Store> = Arc::clone(&world.bucket);
-    let error = check(&world.env(98), &store, &CheckOptions::default(), &|_| {}).await.expect_err("nothing is there");
+    let error = check(&world.env(98), &store, CheckOptions::default(), &|_| {}).await.expect_err("nothing is there");
     assert!(!error.is_transient(), "{error}");
 }
 
@@ -112,7 +114,7 @@ async fn damage_to_a_whole_object_names_all_that_was_in_it() {
         let (world, _) = stopped(kind).await;
         let (object, size, footer) = first_object(&world).await;
         let range = footer.sections[0].range;
-        let whole = world.bucket.get(&forebay_store::Key::new(&object).expect("a key")).await.expect("there");
+        let whole = world.bucket.get(&Key::new(&object).expect("a key")).await.expect("there");
         let last = usize::try_from(size).expect("small") - 1;
         let index_start = footer.sections.iter().flat_map(|section| &section.blocks).last().expect("there are blocks");
         let index_start = usize::try_from(index_start.position).expect("small") + index_start.length as usize;
@@ -139,7 +141,7 @@ async fn damage_to_a_whole_object_names_all_that_was_in_it() {
         world.damage(&object, |bytes| bytes.push(0)).await;
         one(&world, &format!("it has {} bytes, the metadata says {size}", size + 1)).await;
 
-        world.bucket.delete(&forebay_store::Key::new(&object).expect("a key")).await.expect("in memory");
+        world.bucket.delete(&Key::new(&object).expect("a key")).await.expect("in memory");
         one(&world, "it is missing").await;
         assert_eq!(
             errors(&world).await[0].offsets,
@@ -154,7 +156,7 @@ async fn an_object_in_anothers_place_is_seen() {
     let listed = listing(&world).await;
     let extents = &listed.topics[0].partitions[0].extents;
     let (first, second) = (extents[0].object.to_string(), extents[1].object.to_string());
-    let other = world.bucket.get(&forebay_store::Key::new(&second).expect("a key")).await.expect("there");
+    let other = world.bucket.get(&Key::new(&second).expect("a key")).await.expect("there");
     world.damage(&first, |bytes| *bytes = other.to_vec()).await;
     let found = errors(&world).await;
     assert!(found.iter().all(|finding| finding.object.as_deref() == Some(&*first)), "{found:?}");
@@ -232,13 +234,124 @@ async fn what_is_acknowledged_and_only_on_the_disk_is_checked_there() {
     assert!(world.fsck().await.is_clean(), "a torn end is no damage");
 }
 
+/// A WAL that cannot be looked into is no damage, and not passed over in silence either: which one, and why.
+#[tokio::test(start_paused = true)]
+async fn a_wal_that_cannot_be_looked_into_is_said_to_be_unchecked() {
+    let mut world = World::new(Kind::Disk);
+    let life = world.start().await;
+    let topic = life.create_topic("orders", &[]).await;
+    life.produce(topic, "value", 100).await;
+    world.crash(life).await;
+    let in_use = WalFolder::NotNow { why: "a broker runs there".to_owned() };
+    for (folder, why) in [
+        (None, "its data folder was not given"),
+        (Some(in_use), "a broker runs there"),
+        (Some(world.held(world::DISK + 1)), "it is on another disk than the one at /data"),
+    ] {
+        let report = world.fsck_with(folder).await;
+        let [finding] = &report.findings[..] else { panic!("{why}: {:?}", report.findings) };
+        assert_eq!(finding.severity, Severity::Note, "{why}");
+        assert!(finding.what.ends_with(&format!("and was not checked: {why}")), "{finding}");
+        assert_eq!((report.counts.wals_not_checked, report.counts.wal_batches), (1, 0), "{why}");
+    }
+    let counts = world.fsck().await.counts;
+    assert_eq!((counts.wals_not_checked, counts.wal_batches), (0, 1));
+
+    let held = world.held(world::DISK);
+    world.disk.flip_byte(std::path::Path::new("/data/forebay-folder"), 3).expect("within the marker");
+    let report = world.fsck_with(Some(held)).await;
+    assert!(!report.is_clean() && report.findings[0].what.contains("cannot be recovered"), "{:?}", report.findings);
+}
+
+/// A broker can start while objects are checked: the lock is given back once the WAL is read.
+#[tokio::test(start_paused = true)]
+async fn the_lock_is_held_for_the_wal_alone() {
+    let (world, _) = stopped(Kind::Disk).await;
+    let store = Bucket::over(&world.env(98), Arc::clone(&world.bucket)).store(Purpose::Check);
+    let lock = || world.disk.lock(std::path::Path::new("/data/lock"));
+    let options = CheckOptions { deep: true, wal_folder: Some(world.held(world::DISK)) };
+    assert!(lock().is_err(), "it is held");
+    let free = Mutex::new(Vec::new());
+    check(&world.env(98), &store, options, &|_| free.lock().push(lock().is_ok())).await.expect("readable");
+    let free = free.into_inner();
+    assert!(free.len() > 1 && free.iter().all(|free| *free), "{free:?}");
+}
+
+/// A store whose listing was made before one of its objects was.
+struct Late {
+    inner: Arc<dyn Store>,
+    unlisted: Key,
+}
+
+#[async_trait]
+impl Store for Late {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    async fn create(&self, key: &Key, body: Body) -> Result<Option<Version>, StoreError> {
+        self.inner.create(key, body).await
+    }
+
+    async fn put(&self, key: &Key, body: Body) -> Result<Option<Version>, StoreError> {
+        self.inner.put(key, body).await
+    }
+
+    async fn replace(&self, key: &Key, body: Body, expected: &Version) -> Result<Option<Version>, StoreError> {
+        self.inner.replace(key, body, expected).await
+    }
+
+    async fn read(&self, key: &Key, span: Span) -> Result<Object, StoreError> {
+        self.inner.read(key, span).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<ObjectMeta, StoreError> {
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&Key>, limit: usize) -> Result<Vec<ObjectMeta>, StoreError> {
+        let mut listed = self.inner.list(prefix, after, limit).await?;
+        listed.retain(|object| object.key != self.unlisted);
+        Ok(listed)
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+        self.inner.delete(key).await
+    }
+
+    fn now(&self) -> Option<Timestamp> {
+        self.inner.now()
+    }
+}
+
+/// A running broker writes on while the bucket is listed: what the listing lacks and the bucket has is not missing.
+#[tokio::test(start_paused = true)]
+async fn what_a_listing_came_too_early_for_is_not_missing() {
+    let (world, _) = stopped(Kind::Object).await;
+    let listed = listing(&world).await;
+    let last = listed.topics[0].partitions[0].extents.last().expect("there are records");
+    let Ok(ObjectName::Wal { broker, epoch, sequence }) = last.object.parse() else { panic!("{last:?}") };
+    let at = |number| key(ObjectName::Wal { broker, epoch, sequence: WalSequence::new(sequence.get() + number) });
+    for number in 1..=5 {
+        world.bucket.put(&at(number), Body::from(b"x".to_vec())).await.expect("in memory");
+    }
+    let store: Arc<dyn Store> = Arc::new(Late { inner: Arc::clone(&world.bucket), unlisted: at(1) });
+    let missing = async || {
+        let report = check(&world.env(98), &store, CheckOptions::default(), &|_| {}).await.expect("readable");
+        report.findings.iter().any(|finding| finding.what.contains("missing"))
+    };
+    assert!(!missing().await, "it is there");
+    world.bucket.delete(&at(1)).await.expect("in memory");
+    assert!(missing().await, "now it is not");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_in_the_wal_of_a_bucket_and_not_committed_is_checked_too() {
     let (world, _) = stopped(Kind::Object).await;
     let listed = listing(&world).await;
     let last = listed.topics[0].partitions[0].extents.last().expect("there are records");
     let Ok(ObjectName::Wal { broker, epoch, sequence }) = last.object.parse() else { panic!("{last:?}") };
-    let bytes = world.bucket.get(&forebay_store::Key::new(&last.object).expect("a key")).await.expect("there");
+    let bytes = world.bucket.get(&Key::new(&last.object).expect("a key")).await.expect("there");
     let next = key(ObjectName::Wal { broker, epoch, sequence: sequence.next() });
     world.bucket.put(&next, Body::from(bytes)).await.expect("in memory");
     let found = errors(&world).await;
@@ -264,7 +377,7 @@ async fn orphans_and_strangers_are_counted_and_are_no_damage() {
     let (broker, epoch) = (life.me.broker, life.me.epoch);
     let sequence = WalSequence::new(77);
     let put = async |world: &World, name: &str| {
-        let key = forebay_store::Key::new(name).expect("a key");
+        let key = Key::new(name).expect("a key");
         world.bucket.put(&key, Body::from(vec![1, 2, 3])).await.expect("in memory");
     };
     put(&world, &ObjectName::Data { broker, epoch, sequence }.to_string()).await;

@@ -136,6 +136,8 @@ pub struct Counts {
     /// Batches that are in a WAL and not yet in committed objects.
     pub wal_batches: u64,
     pub wal_bytes: u64,
+    /// WALs on a local disk that may hold acknowledged records and that nobody could look into.
+    pub wals_not_checked: u64,
 }
 
 /// The result of a check.

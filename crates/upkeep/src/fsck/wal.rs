@@ -1,12 +1,18 @@
 //! The WAL on the local disk: what is acknowledged there and not yet in the bucket. Torn tails are no damage.
 //!
 //! Judged as a takeover would judge it, by the sealer itself, which changes nothing. Nobody may write the folder
-//! meanwhile: the caller holds the data folder's lock.
+//! meanwhile: segments that are recycled under the reader would be told as damage. So who wants them read hands over the
+//! data folder's lock, and gets no answer where he could not have it.
+//!
+//! A folder is asked for the WALs of its own disk only, as a takeover does (D3): another disk's are not in it, and that
+//! nothing was found of them would say nothing.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
-use forebay_format::WalEntry;
+use forebay_env::{Env, OpenMode};
+use forebay_format::{FolderMarker, WalEntry};
 use forebay_metadata::BrokerLife;
 use forebay_metadata::state::WalKind;
 use forebay_types::{LogId, Offset};
@@ -17,21 +23,60 @@ use forebay_wire::batch;
 use super::bucket::is_closed;
 use super::logs::last_before;
 use super::object::Checker;
-use super::{Finding, Report, Severity};
+use super::{Finding, Report, Severity, WalFolder};
 
-/// Every life that is not closed and wrote to a local disk.
-pub(super) async fn check(checker: &Checker, folder: Option<&Path>, report: &mut Report) {
+/// More than any marker has.
+const MARKER_SIZE_MAX: u64 = 4096;
+
+/// Every life that is not closed and wrote to a local disk. The lock is given back when this returns.
+pub(super) async fn check(checker: &Checker, folder: Option<WalFolder>, report: &mut Report) {
+    let (wal, marker, why, _lock) = match folder {
+        None => (None, None, "its data folder was not given".to_owned(), None),
+        Some(WalFolder::NotNow { why }) => (None, None, why, None),
+        Some(WalFolder::Held { data, wal, lock }) => {
+            let why = format!("it is on another disk than the one at {}", data.display());
+            (Some(wal), Some(marker(&checker.env, &data).await), why, Some(lock))
+        }
+    };
     for (life, epoch) in &checker.catalog.wal_epochs {
-        if is_closed(epoch.state) || !matches!(epoch.wal, WalKind::Disk { .. }) {
+        let WalKind::Disk { disk } = epoch.wal else { continue };
+        if is_closed(epoch.state) {
             continue;
         }
-        let Some(folder) = folder else {
-            let what = format!("the WAL of {life} is on a local disk: what is only there was not checked");
-            report.add([Finding::new(Severity::Note, what)]);
-            continue;
-        };
-        one(checker, folder, *life, report).await;
+        match (&wal, &marker) {
+            (Some(wal), Some(Ok(Some(found)))) if found.disk.to_string() == format!("{disk:032x}") => {
+                one(checker, wal, *life, report).await;
+            }
+            (_, Some(Err(error))) => {
+                let what = format!("the WAL of {life} cannot be recovered: {error}");
+                report.add([Finding::new(Severity::Error, what)]);
+            }
+            _ => {
+                report.counts.wals_not_checked += 1;
+                let what = format!("the WAL of {life} is on a local disk and was not checked: {why}");
+                report.add([Finding::new(Severity::Note, what)]);
+            }
+        }
     }
+}
+
+/// The marker of a data folder; `None` where there is none. An error says what is wrong with it.
+async fn marker(env: &Env, data: &Path) -> Result<Option<FolderMarker>, String> {
+    let (disk, path) = (env.disk(), data.join(FolderMarker::FILE_NAME));
+    env.blocking("fsck-marker", move || {
+        let shown = path.display();
+        let failed = |error: io::Error| format!("the data folder's marker {shown} could not be read: {error}");
+        let file = match disk.open(&path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        let size = file.size().map_err(failed)?.min(MARKER_SIZE_MAX);
+        let mut bytes = vec![0; usize::try_from(size).expect("a few KiB")];
+        file.read_exact_at(&mut bytes, 0).map_err(failed)?;
+        FolderMarker::parse(&bytes).map(Some).map_err(|error| format!("the data folder's marker {shown}: {error}"))
+    })
+    .await
 }
 
 async fn one(checker: &Checker, folder: &Path, life: BrokerLife, report: &mut Report) {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_env::simulated::{SimClock, SimDisk, Trace, parts};
-use forebay_env::{Env, Parts};
-use forebay_format::ObjectName;
+use forebay_env::{Disk, Env, OpenMode, Parts};
+use forebay_format::{DiskId, FolderMarker, ObjectName};
 use forebay_log::{
     Isolation, LogConfig, Owner, OwnerParts, Partition, ReadRequest, Recovery, Sealers, UploadConfig, validate,
 };
@@ -20,7 +20,7 @@ use forebay_metadata::{BrokerLife, Command, Metadata, Reply};
 use forebay_store::memory::MemoryStore;
 use forebay_store::{Body, Bucket, Key, Prefix, Purpose, Store};
 use forebay_types::{BrokerId, ByteSize, ClusterId, Offset, PartitionIndex, TopicId, TopicName, TopicPartition};
-use forebay_upkeep::fsck::{CheckOptions, Report, check};
+use forebay_upkeep::fsck::{CheckOptions, Report, WalFolder, check};
 use forebay_upkeep::{Round, Upkeep, UpkeepConfig, UpkeepParts};
 use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::providers::object::{ObjectConfig, ObjectProvider, ObjectSealer};
@@ -62,6 +62,9 @@ pub fn wal_folder() -> PathBuf {
     PathBuf::from("/data/wal")
 }
 
+/// The disk that a `disk` WAL is written to.
+pub const DISK: u8 = 1;
+
 /// What upkeep forgets an idle producer after.
 pub const PRODUCER_EXPIRATION_MS: i64 = 600_000;
 
@@ -85,7 +88,7 @@ impl World {
         let cluster = metadata.cluster().clone();
         let broker = BrokerId::ZERO;
         let wal = match self.kind {
-            Kind::Disk => WalKind::Disk { disk: 1 },
+            Kind::Disk => WalKind::Disk { disk: u128::from(DISK) },
             Kind::Object => WalKind::Object { in_flight_max: IN_FLIGHT },
         };
         let register = Command::RegisterBroker { broker, incarnation: u128::from(self.starts), wal };
@@ -144,9 +147,31 @@ impl World {
 
     /// Checks the bucket and the disk, deeply.
     pub async fn fsck(&self) -> Report {
+        self.fsck_with(Some(self.held(DISK))).await
+    }
+
+    /// Checks the bucket, deeply, and what is given of the disk.
+    pub async fn fsck_with(&self, wal_folder: Option<WalFolder>) -> Report {
         let store = Bucket::over(&self.env(99), Arc::clone(&self.bucket)).store(Purpose::Check);
-        let options = CheckOptions { deep: true, wal_folder: Some(wal_folder()) };
-        check(&self.env(99), &store, &options, &|_| {}).await.expect("the metadata can be read")
+        let options = CheckOptions { deep: true, wal_folder };
+        check(&self.env(99), &store, options, &|_| {}).await.expect("the metadata can be read")
+    }
+
+    /// The data folder, marked as that of `disk`, and its lock.
+    pub fn held(&self, disk: u8) -> WalFolder {
+        let data = PathBuf::from("/data");
+        let mut bits = [0; 16];
+        bits[15] = disk;
+        let marker = FolderMarker { cluster: ClusterId::from_random([1; 16]), disk: DiskId::from_random(bits) };
+        self.disk.create_dir_all(&data).expect("made");
+        let path = data.join(FolderMarker::FILE_NAME);
+        if self.disk.open(&path, OpenMode::Read).is_ok() {
+            self.disk.remove(&path).expect("it is there");
+        }
+        let file = self.disk.open(&path, OpenMode::CreateNew).expect("made");
+        file.write_all_at(marker.encode().as_bytes(), 0).expect("written");
+        let lock = self.disk.lock(&data.join("lock")).expect("nobody else holds it");
+        WalFolder::Held { data, wal: wal_folder(), lock }
     }
 
     /// The errors and warnings of a check, in words.
