@@ -80,7 +80,11 @@ pub async fn run(env: &Env, args: BucketArgs, format: Format) -> Result<Exit> {
     let store = bucket.store(Purpose::Check);
     match args.command {
         BucketCommand::Ls { topic, objects, all } => {
-            let mut listing = ls::list(env, &store, topic.as_ref()).await.with_context(|| format!("list {url}"))?;
+            let spinner = progress::spinner("reading the metadata");
+            spinner.set_style(progress::style("{spinner} {msg} ({elapsed})"));
+            let listed = ls::list(env, &store, topic.as_ref()).await;
+            spinner.finish_and_clear();
+            let mut listing = listed.with_context(|| format!("list {url}"))?;
             // A hundred partitions that nobody has made; named, they are meant.
             listing.topics.retain(|found| all || topic.is_some() || !found.name.is_internal());
             output::show(format, &listing_text(&listing, objects), &listing_json(&listing, objects))?;
@@ -90,6 +94,7 @@ pub async fn run(env: &Env, args: BucketArgs, format: Format) -> Result<Exit> {
             let wal_folder = wal_folder(env, &args.place).await;
             let options = CheckOptions { deep, wal_folder };
             let bar = progress::bar(0, "checking");
+            bar.set_style(progress::style("{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {eta}"));
             let advance = |done: fsck::Progress| {
                 bar.set_length(done.bytes_total);
                 bar.set_position(done.bytes_done);
