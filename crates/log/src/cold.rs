@@ -1,7 +1,8 @@
 //! Reads from the bucket: history that memory no longer holds.
 //!
 //! A read goes from an offset to an extent (metadata), from the extent to a block (the object's footer), from the
-//! block to batches. Footers and chunks of blocks are cached; a chunk is what one GET brings.
+//! block to batches. Extents, footers and chunks of blocks are cached; a chunk is what one GET brings, and a small object
+//! comes whole.
 //!
 //! Owns: what to GET, in which pieces, and what to read ahead. Leaves to others: which offsets may be seen
 //! (`partition`), eviction and single flight (`cache`), retries (`store`).
@@ -11,25 +12,27 @@
 //! 2. Bytes are handed out only after their block's checksum was found right. What is wrong is read again, and called
 //!    damaged only after [`READS_MAX`](reread::READS_MAX) reads.
 //! 3. Offsets that are lost are answered as lost, never skipped: a reader must not believe that it saw everything.
-//! 4. Reading ahead is bounded by [`READ_AHEAD_CHUNKS_MAX`] per reader and [`READ_AHEAD_GETS_MAX`] in all.
+//! 4. Reading ahead is bounded, per reader and in all (`ahead`).
+//! 5. What stands before an error is served; the error is the next read's, which begins there.
 //!
 //! Sources: D9.
 
+mod ahead;
+mod extents;
 mod layout;
 mod reread;
 mod seek;
 #[cfg(test)]
 mod tests;
+mod trails;
 
 use std::error::Error;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_cache::{ByteCache, CacheCounts};
-use forebay_env::{Env, Task};
+use forebay_env::Env;
 use forebay_format::{BlockIndex, Footer, FooterParse, FormatError, Section};
 use forebay_metadata::service::ErrorKind;
 use forebay_metadata::state::SnapshotRef;
@@ -38,25 +41,22 @@ use forebay_store::{Key, Store, StoreError, StoreErrorKind};
 use forebay_types::{ByteSize, LogId, Offset, OffsetRange, TopicPartition};
 use forebay_wire::{BatchError, BatchHeader};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
-use layout::{Chunk, Layout, ParseCached};
+use ahead::{Place, UnderWay, Want};
+use extents::{EXTENTS_PAGE, Page, PageKey};
+use layout::{CHUNK_SIZE_TARGET, Chunk, Layout, ParseCached, blocks_end, is_small};
 use reread::READS_MAX;
+use trails::Trail;
 
 pub(crate) use reread::reread;
+pub(crate) use trails::ReadPattern;
 
-/// Chunks that one sequential reader has read ahead of it at most: 4 MiB.
-const READ_AHEAD_CHUNKS_MAX: usize = 4;
-
-/// GETs that read ahead for all readers together. Reads that a client waits for are not counted: they never wait for these.
-const READ_AHEAD_GETS_MAX: usize = 8;
+/// How long a read that has something goes on to further objects: many small ones must not take a fetch's whole time.
+const READ_TIME_TARGET: Duration = Duration::from_millis(500);
 
 /// How long damage is believed without reading again: a client that asks for damaged records all the time must not cost
 /// three GETs each time.
 const DAMAGE_BELIEVED: Duration = Duration::from_mins(1);
-
-/// Extents asked for at once. A sequential reader asks again after as many objects.
-const EXTENTS_PAGE: usize = 16;
 
 /// Why history could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -133,38 +133,33 @@ pub(crate) struct ColdRead {
     pub at_least_one: bool,
 }
 
-/// What one partition's readers have done, to know a sequential one. Small, because every partition has one.
-#[derive(Debug, Default)]
-pub(crate) struct ReadPattern(Mutex<Option<Box<Trail>>>);
-
-#[derive(Debug)]
-struct Trail {
-    /// Where the last read ended: one that begins here goes on with it.
-    next: Offset,
-    /// How many chunks to read ahead: grows while reads go on, from 0.
-    ahead: usize,
-    /// The last extents looked up, in order.
-    extents: Vec<Extent>,
+/// What to read of an object that has to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    /// Its footer alone.
+    Footer,
+    /// All of it, where it is small: its records are wanted next.
+    Whole,
 }
 
 pub struct ColdReader {
     env: Env,
     store: Arc<dyn Store>,
     metadata: Arc<dyn Metadata>,
+    pages: ByteCache<PageKey, Arc<Page>>,
     footers: ByteCache<Arc<str>, Arc<Layout>>,
     chunks: ByteCache<(Arc<str>, u64), Arc<Chunk>>,
-    read_ahead: Semaphore,
-    /// Reads ahead under way. Finished ones are cleared by the next that starts.
-    tasks: Mutex<Vec<Task<()>>>,
+    under_way: Mutex<UnderWay>,
 }
 
 impl ColdReader {
     pub fn new(env: Env, store: Arc<dyn Store>, metadata: Arc<dyn Metadata>, budget: ByteSize) -> Arc<Self> {
         // Footers weigh a thousandth of their objects; a sixteenth of the budget serves sixty times the chunks' history.
-        let footers = ByteCache::new(ByteSize::new(budget.get() / 16));
-        let chunks = ByteCache::new(ByteSize::new(budget.get() - budget.get() / 16));
-        let read_ahead = Semaphore::new(READ_AHEAD_GETS_MAX);
-        Arc::new(Self { env, store, metadata, footers, chunks, read_ahead, tasks: Mutex::new(Vec::new()) })
+        // Extents weigh less still.
+        let (footers, pages) = (budget.get() / 16, budget.get() / 32);
+        let chunks = ByteCache::new(ByteSize::new(budget.get() - footers - pages));
+        let (footers, pages) = (ByteCache::new(ByteSize::new(footers)), ByteCache::new(ByteSize::new(pages)));
+        Arc::new(Self { env, store, metadata, pages, footers, chunks, under_way: Mutex::default() })
     }
 
     /// Hits, misses and bytes held of the chunk cache.
@@ -172,52 +167,58 @@ impl ColdReader {
         self.chunks.counts()
     }
 
-    /// Reads whole batches in offset order, from the one that holds `from`. Gives fewer than asked for rather than
-    /// wait for a second object once it has something.
+    /// Reads whole batches in offset order, from the one that holds `from`: as many as are asked for, or fewer where they
+    /// lie in so many objects that it takes longer than [`READ_TIME_TARGET`].
     pub(crate) async fn read(
         self: &Arc<Self>,
         source: Source,
         read: ColdRead,
         pattern: &ReadPattern,
     ) -> Result<Vec<Bytes>, ColdError> {
+        let deadline = self.env.monotonic() + READ_TIME_TARGET;
         let mut taken = Taken { batches: Vec::new(), room: read.bytes_max, next: read.from };
-        let ahead = pattern.begin(read.from);
+        let mut trail = pattern.begin(read.from);
         while taken.next < read.end && taken.room > 0 {
-            let before = taken.next;
-            match self.read_extent(source, read, &mut taken, pattern, ahead).await {
-                Ok(()) => {}
-                // What was read before is whole, and nobody gets it if it goes down with the rest: the next read begins
-                // where this one failed, and is told.
-                Err(_) if !taken.batches.is_empty() => break,
-                Err(error) => return Err(error),
-            }
-            if taken.next == before {
+            if !taken.batches.is_empty() && self.env.monotonic() >= deadline {
                 break;
             }
+            let before = taken.next;
+            let mut done = self.read_extent(source, read, &mut taken, &mut trail).await;
+            if let Err(ColdError::Store(error)) = &done
+                && matches!(error.kind(), StoreErrorKind::NotFound)
+                && let Some(page) = trail.page.take()
+            {
+                // The object was merged away or collected after the lookup: look again, once.
+                self.forget_page(&page);
+                done = self.read_extent(source, read, &mut taken, &mut trail).await;
+            }
+            match done {
+                Err(error) if taken.batches.is_empty() => return Err(error),
+                Ok(()) if taken.next > before => {}
+                Ok(()) | Err(_) => break,
+            }
         }
-        pattern.end(read.from, taken.next);
+        pattern.end(trail, taken.next, taken.next >= read.end);
         Ok(taken.batches)
     }
 
-    /// Takes what the object has of the read that holds its next offset.
+    /// Takes what the next extent has of the read.
     async fn read_extent(
         self: &Arc<Self>,
         source: Source,
         read: ColdRead,
         taken: &mut Taken,
-        pattern: &ReadPattern,
-        ahead: usize,
+        trail: &mut Trail,
     ) -> Result<(), ColdError> {
-        let extent = self.extent(source, taken.next, Some(pattern)).await?;
-        let layout = match self.layout(&extent).await {
-            Err(ColdError::Store(error)) if matches!(error.kind(), StoreErrorKind::NotFound) => {
-                // The object was merged away or collected after the lookup: look again, once.
-                pattern.forget_extents();
-                let extent = self.extent(source, taken.next, None).await?;
-                self.layout(&extent).await?
-            }
-            other => other?,
-        };
+        let (page, index) = self.page(source, taken.next, trail.page.as_ref()).await?;
+        let extent = &page.extents()[index];
+        trail.page = Some(Arc::clone(&page));
+        let ahead = Ahead { page: &page, index, pieces: trail.ahead };
+        if extent.bytes < CHUNK_SIZE_TARGET {
+            // What lies ahead is in other objects; this one's footer need not be waited for.
+            self.read_ahead(&ahead.place(source, taken, None), ahead.want(taken));
+        }
+        let layout = self.layout(extent, Fetch::Whole).await?;
         self.read_object(source, &layout, read, taken, ahead).await
     }
 
@@ -228,29 +229,27 @@ impl ColdReader {
         layout: &Arc<Layout>,
         read: ColdRead,
         taken: &mut Taken,
-        ahead: usize,
+        ahead: Ahead<'_>,
     ) -> Result<(), ColdError> {
+        let mut chunk_end = 0;
         for section in layout.footer.sections_of(source.partition, source.log) {
             for block in section.blocks_from(taken.next) {
                 if block.base_offset >= read.end {
                     return Ok(());
                 }
                 if let Some(range) = section.lost.iter().find(|range| range.contains(taken.next)) {
-                    return if taken.batches.is_empty() {
-                        Err(ColdError::Lost { partition: source.partition, range: *range })
-                    } else {
-                        Ok(())
-                    };
+                    return Err(ColdError::Lost { partition: source.partition, range: *range });
+                }
+                if block.position >= chunk_end {
+                    chunk_end = layout.plan_of(block.position).end;
+                    self.read_ahead(&ahead.place(source, taken, Some(layout)), ahead.want(taken));
                 }
                 let payload = self.block(layout, section, block).await?;
-                self.read_ahead(layout, block.position, ahead);
                 if !taken.take(&payload, read) {
                     return Ok(());
                 }
             }
-            if let Some(range) = section.lost.iter().find(|range| range.contains(taken.next))
-                && taken.batches.is_empty()
-            {
+            if let Some(range) = section.lost.iter().find(|range| range.contains(taken.next)) {
                 return Err(ColdError::Lost { partition: source.partition, range: *range });
             }
         }
@@ -272,34 +271,45 @@ impl ColdReader {
             let Some(last) = page.last() else { return Ok(()) };
             next = last.range.end();
             for extent in &page {
-                let layout = self.layout(extent).await?;
+                let layout = self.layout(extent, Fetch::Footer).await?;
                 layout.footer.sections_of(source.partition, source.log).for_each(&mut visit);
             }
         }
         Ok(())
     }
 
-    /// The extent that holds an offset.
-    async fn extent(&self, source: Source, at: Offset, pattern: Option<&ReadPattern>) -> Result<Extent, ColdError> {
-        if let Some(extent) = pattern.and_then(|pattern| pattern.extent(at)) {
-            return Ok(extent);
-        }
-        let page = self.metadata.extents(source.log, at, EXTENTS_PAGE).await?;
-        let extent = page.iter().find(|extent| extent.range.contains(at)).cloned();
-        if let Some(pattern) = pattern {
-            pattern.keep_extents(page);
-        }
-        extent.ok_or(ColdError::NoExtent { partition: source.partition, offset: at })
-    }
-
     /// An object's footer and how its blocks are cut into chunks.
-    async fn layout(&self, extent: &Extent) -> Result<Arc<Layout>, ColdError> {
+    async fn layout(&self, extent: &Extent, fetch: Fetch) -> Result<Arc<Layout>, ColdError> {
         let name: Arc<str> = extent.object.as_str().into();
+        let whole = fetch == Fetch::Whole && is_small(extent);
         let fetch = async {
-            let footer = read_footer(&*self.store, &extent.object, extent.size, extent.footer_position).await?;
-            Ok(Arc::new(Layout::new(Arc::clone(&name), extent.footer_position, footer)))
+            let footer = if whole {
+                self.read_whole(&name, extent).await?
+            } else {
+                read_footer(&*self.store, &extent.object, extent.size, extent.footer_position).await?
+            };
+            Ok(Arc::new(Layout::new(Arc::clone(&name), footer)))
         };
         self.footers.get_or_fetch(&name, fetch).await
+    }
+
+    /// Reads a small object by one GET: its footer, and the one chunk that its blocks are, which goes into the cache.
+    async fn read_whole(&self, name: &Arc<str>, extent: &Extent) -> Result<Footer, ColdError> {
+        let key = object_key(name)?;
+        let (bytes, footer) = reread(|| async {
+            let bytes = self.store.get_range(&key, 0..extent.size).await?;
+            match Footer::parse(&bytes, extent.size).map_err(|error| error.in_object(name))? {
+                FooterParse::Whole(footer) => Ok((bytes, footer)),
+                FooterParse::NeedMore { .. } => Err(senseless(&key)),
+            }
+        })
+        .await?;
+        let held = bytes.len();
+        let end =
+            usize::try_from(blocks_end(&footer)).expect("the blocks of a footer lie in its object, which is in memory");
+        let chunk = Chunk { start: 0, bytes: bytes.slice(..end), held, reads: 1, read_at: self.env.monotonic() };
+        self.chunks.insert((Arc::clone(name), 0), Arc::new(chunk));
+        Ok(footer)
     }
 
     /// A block's batches. A chunk in which the block is wrong is fetched again, at most until it was read
@@ -330,29 +340,28 @@ impl ColdReader {
         let fetch = async {
             let object = object_key(&layout.object)?;
             let bytes = self.store.get_range(&object, plan.clone()).await?;
-            Ok(Arc::new(Chunk { start: plan.start, bytes, reads, read_at: self.env.monotonic() }))
+            let (held, read_at) = (bytes.len(), self.env.monotonic());
+            Ok(Arc::new(Chunk { start: plan.start, bytes, held, reads, read_at }))
         };
         self.chunks.get_or_fetch(&key, fetch).await
     }
+}
 
-    /// Starts to fetch the chunks after the one at `position`, as far as a sequential reader will soon want them.
-    fn read_ahead(self: &Arc<Self>, layout: &Arc<Layout>, position: u64, ahead: usize) {
-        for plan in layout.plans_after(position).take(ahead) {
-            if self.chunks.peek(&(Arc::clone(&layout.object), plan.start)).is_some() {
-                continue;
-            }
-            let (reader, layout) = (Arc::clone(self), Arc::clone(layout));
-            let fetch: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
-                let Ok(_permit) = reader.read_ahead.try_acquire() else { return };
-                // Whoever wants the chunk will meet the error, with a client to tell it to.
-                let _ = reader.chunk(&layout, plan.start, 1).await;
-            });
-            let mut tasks = self.tasks.lock();
-            tasks.retain(|task| !task.is_finished());
-            if tasks.len() < READ_AHEAD_GETS_MAX {
-                tasks.push(self.env.spawn("read-ahead", fetch));
-            }
-        }
+/// What lies ahead of an extent that is being read.
+#[derive(Clone, Copy)]
+struct Ahead<'a> {
+    page: &'a Arc<Page>,
+    index: usize,
+    pieces: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn place(self, source: Source, taken: &Taken, layout: Option<&'a Arc<Layout>>) -> Place<'a> {
+        Place { source, next: taken.next, layout, page: self.page, index: self.index }
+    }
+
+    fn want(self, taken: &Taken) -> Want {
+        Want { pieces: self.pieces, bytes: taken.room }
     }
 }
 
@@ -383,15 +392,14 @@ async fn read_footer_once(
             FooterParse::Whole(footer) => return Ok(footer),
             // Each answer asks for more than the one before, so this ends at the object's start.
             FooterParse::NeedMore { from: earlier } if earlier < from => from = earlier,
-            FooterParse::NeedMore { .. } => {
-                return Err(ColdError::Store(StoreError::new(
-                    forebay_store::Operation::Read,
-                    object,
-                    StoreErrorKind::Corrupt,
-                )));
-            }
+            FooterParse::NeedMore { .. } => return Err(senseless(object)),
         }
     }
+}
+
+/// An object that asks for more than all of itself.
+fn senseless(object: &Key) -> ColdError {
+    ColdError::Store(StoreError::new(forebay_store::Operation::Read, object, StoreErrorKind::Corrupt))
 }
 
 fn object_key(object: &str) -> Result<Key, ColdError> {
@@ -434,33 +442,5 @@ impl Taken {
         }
         self.batches.extend(run.map(|(start, end)| payload.slice(start..end)));
         more && self.room > 0
-    }
-}
-
-impl ReadPattern {
-    /// How far to read ahead for a read from this offset.
-    fn begin(&self, from: Offset) -> usize {
-        self.0.lock().as_ref().filter(|trail| trail.next == from).map_or(0, |trail| trail.ahead)
-    }
-
-    fn end(&self, from: Offset, next: Offset) {
-        let mut trail = self.0.lock();
-        let trail = trail.get_or_insert_with(|| Box::new(Trail { next: from, ahead: 0, extents: Vec::new() }));
-        trail.ahead = if trail.next == from { (trail.ahead * 2).clamp(1, READ_AHEAD_CHUNKS_MAX) } else { 0 };
-        trail.next = next;
-    }
-
-    fn extent(&self, at: Offset) -> Option<Extent> {
-        self.0.lock().as_ref()?.extents.iter().find(|extent| extent.range.contains(at)).cloned()
-    }
-
-    fn keep_extents(&self, extents: Vec<Extent>) {
-        if let Some(trail) = self.0.lock().as_mut() {
-            trail.extents = extents;
-        }
-    }
-
-    fn forget_extents(&self) {
-        self.keep_extents(Vec::new());
     }
 }

@@ -1,7 +1,7 @@
 //! How an object is cut into chunks: runs of whole blocks that one GET brings and one cache entry holds.
 //!
 //! Chunks are cut from the object's start, by size alone and across sections, so that all readers cut alike. A small
-//! object is one chunk: one GET serves all its partitions (D9).
+//! object is one chunk, and its footer comes with it: one GET serves all its partitions (D9).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,10 +10,20 @@ use bytes::Bytes;
 use forebay_cache::Weigh;
 use forebay_env::Instant;
 use forebay_format::{BlockIndex, Footer, FormatError, Section};
+use forebay_metadata::Extent;
+use forebay_types::Offset;
+
+use super::Source;
 
 /// A chunk ends at the first block that reaches this size: large enough that a GET's fixed cost is small beside its
 /// transfer, small enough that a single record does not cost much.
-const CHUNK_SIZE_TARGET: u64 = 1 << 20;
+pub(super) const CHUNK_SIZE_TARGET: u64 = 1 << 20;
+
+/// Whether an object is read whole, footer and all, by one GET that serves all its partitions (D9): where its blocks are one
+/// chunk. Its footer is bounded too: with very many partitions it is read alone.
+pub(super) fn is_small(extent: &Extent) -> bool {
+    extent.footer_position <= CHUNK_SIZE_TARGET && extent.size <= 2 * CHUNK_SIZE_TARGET
+}
 
 /// A footer with the places where its object's chunks begin.
 #[derive(Debug)]
@@ -25,16 +35,17 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub fn new(object: Arc<str>, blocks_end: u64, footer: Footer) -> Self {
+    pub fn new(object: Arc<str>, footer: Footer) -> Self {
         let mut cuts = vec![0];
         for block in footer.sections.iter().flat_map(|section| &section.blocks) {
-            let (last, end) = (cuts[cuts.len() - 1], block.position + u64::from(block.length));
+            let (last, end) = (cuts[cuts.len() - 1], end_of(block));
             if end - last >= CHUNK_SIZE_TARGET {
                 cuts.push(end);
             }
         }
-        if cuts[cuts.len() - 1] < blocks_end {
-            cuts.push(blocks_end);
+        let end = blocks_end(&footer);
+        if cuts[cuts.len() - 1] < end {
+            cuts.push(end);
         }
         Self { object, footer, cuts }
     }
@@ -45,11 +56,28 @@ impl Layout {
         self.cuts[after - 1]..self.cuts[after]
     }
 
-    /// The chunks that follow the one with the block at `position`.
-    pub fn plans_after(&self, position: u64) -> impl Iterator<Item = Range<u64>> + '_ {
-        let after = self.cuts.partition_point(|cut| *cut <= position);
-        self.cuts[after..].windows(2).map(|pair| pair[0]..pair[1])
+    /// The chunks that hold a log's blocks from `next` on, in order, each with the bytes of those blocks in it.
+    pub fn chunks_of(&self, source: Source, next: Offset) -> Vec<(Range<u64>, u64)> {
+        let mut chunks: Vec<(Range<u64>, u64)> = Vec::new();
+        let sections = self.footer.sections_of(source.partition, source.log);
+        for block in sections.flat_map(|section| section.blocks_from(next)) {
+            let length = u64::from(block.length);
+            match chunks.last_mut() {
+                Some((plan, own)) if plan.contains(&block.position) => *own += length,
+                _ => chunks.push((self.plan_of(block.position), length)),
+            }
+        }
+        chunks
     }
+}
+
+fn end_of(block: &BlockIndex) -> u64 {
+    block.position + u64::from(block.length)
+}
+
+/// Where an object's blocks end.
+pub(super) fn blocks_end(footer: &Footer) -> u64 {
+    footer.sections.iter().rev().find_map(|section| section.blocks.last()).map_or(0, end_of)
 }
 
 impl Weigh for Layout {
@@ -69,6 +97,8 @@ impl Weigh for Layout {
 pub(crate) struct Chunk {
     pub start: u64,
     pub bytes: Bytes,
+    /// Bytes of memory that `bytes` hold: what came with them in one GET is not let go before them.
+    pub held: usize,
     /// The how many-th reading of these bytes in a row this is: the ones before were found wrong.
     pub reads: u32,
     pub read_at: Instant,
@@ -76,7 +106,7 @@ pub(crate) struct Chunk {
 
 impl Weigh for Chunk {
     fn weight(&self) -> usize {
-        self.bytes.len()
+        self.held
     }
 }
 

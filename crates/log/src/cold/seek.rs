@@ -2,7 +2,7 @@
 
 use forebay_types::{Offset, Timestamp};
 
-use super::{ColdError, ColdReader, Source};
+use super::{ColdError, ColdReader, Fetch, Source};
 use crate::search::{TimestampedOffset, Wanted, search};
 
 /// Extents looked at per page of a search.
@@ -29,7 +29,7 @@ impl ColdReader {
                 if !promising(wanted, best, extent.max_timestamp) {
                     continue;
                 }
-                let layout = self.layout(extent).await?;
+                let layout = self.layout(extent, Fetch::Whole).await?;
                 for section in layout.footer.sections_of(source.partition, source.log) {
                     for block in section.blocks_from(from) {
                         if block.base_offset >= end || !promising(wanted, best, block.max_timestamp) {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,8 +48,8 @@ impl Rig {
     pub fn new(cache: ByteSize) -> Self {
         let env = Env::new(parts(3, &SimDisk::new(3, Trace::default())));
         let inner = MemoryStore::new(&env);
-        let store = Arc::new(Watched { inner, state: Mutex::default() });
-        let metadata = Arc::new(Known { cluster: cluster(), extents: Mutex::default() });
+        let store = Arc::new(Watched { env: env.clone(), inner, state: Mutex::default() });
+        let metadata = Arc::new(Known { cluster: cluster(), extents: Mutex::default(), lookups: AtomicU64::new(0) });
         let reader = ColdReader::new(env.clone(), Arc::clone(&store) as _, Arc::clone(&metadata) as _, cache);
         Self { env, store, metadata, reader, next_object: 0, ends: BTreeMap::new() }
     }
@@ -161,8 +163,9 @@ pub(super) fn offset(raw: i64) -> Offset {
     Offset::new(raw).expect("not negative")
 }
 
-/// A store that writes down what is read, and flips a bit where it is told to.
+/// A store that writes down what is read, takes its time, and flips a bit where it is told to.
 pub(super) struct Watched {
+    env: Env,
     pub inner: MemoryStore,
     state: Mutex<WatchedState>,
 }
@@ -170,12 +173,19 @@ pub(super) struct Watched {
 #[derive(Default)]
 struct WatchedState {
     reads: Vec<(String, Range<u64>)>,
+    latency: Duration,
+    in_flight: usize,
+    in_flight_max: usize,
     begun: u64,
     /// Which reads, counted from the first, get a flipped bit, and which bit.
     flips: BTreeMap<u64, u64>,
 }
 
 impl Watched {
+    pub fn set_latency(&self, latency: Duration) {
+        self.state.lock().latency = latency;
+    }
+
     /// In the read that comes after `skip` others this bit is turned over, counted from the first and around.
     pub fn flip(&self, skip: u64, bit: u64) {
         let mut state = self.state.lock();
@@ -186,6 +196,11 @@ impl Watched {
     /// What was read since this was last asked.
     pub fn take_reads(&self) -> Vec<(String, Range<u64>)> {
         std::mem::take(&mut self.state.lock().reads)
+    }
+
+    /// The most reads that were under way at once.
+    pub fn in_flight_max(&self) -> usize {
+        self.state.lock().in_flight_max
     }
 }
 
@@ -208,14 +223,21 @@ impl Store for Watched {
     }
 
     async fn read(&self, key: &Key, span: Span) -> Result<Object, StoreError> {
-        let flip = {
+        let (latency, flip) = {
             let mut state = self.state.lock();
+            state.in_flight += 1;
+            state.in_flight_max = state.in_flight_max.max(state.in_flight);
             let read = state.begun;
             state.begun += 1;
-            state.flips.remove(&read)
+            let flip = state.flips.remove(&read);
+            (state.latency, flip)
         };
+        if !latency.is_zero() {
+            self.env.sleep(latency).await;
+        }
         let mut object = self.inner.read(key, span).await?;
         let mut state = self.state.lock();
+        state.in_flight -= 1;
         state.reads.push((key.to_string(), object.start..object.start + object.bytes.len() as u64));
         if let Some(bit) = flip {
             let mut bytes = object.bytes.to_vec();
@@ -247,6 +269,14 @@ impl Store for Watched {
 pub(super) struct Known {
     cluster: ClusterId,
     pub extents: Mutex<BTreeMap<LogId, Vec<Extent>>>,
+    pub lookups: AtomicU64,
+}
+
+impl Known {
+    /// Lookups of extents since this was last asked.
+    pub fn take_lookups(&self) -> u64 {
+        self.lookups.swap(0, Ordering::Relaxed)
+    }
 }
 
 const ASKED: &str = "a reader of history asks for extents only";
@@ -270,6 +300,7 @@ impl Metadata for Known {
     }
 
     async fn extents(&self, log: LogId, from: Offset, limit: usize) -> Result<Vec<Extent>, LookupError> {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         let extents = self.extents.lock();
         let of_log = extents.get(&log).map(Vec::as_slice).unwrap_or_default();
         let first = of_log.partition_point(|extent| extent.range.end() <= from);
