@@ -361,7 +361,7 @@ impl Partition {
         assert_eq!(range.start(), state.committed_end, "uploads are committed in offset order");
         assert!(range.end() <= state.high_watermark, "only what is durable is uploaded");
         state.committed_end = range.end();
-        state.producers.commit(changes);
+        state.producers.commit(changes, range.end());
     }
 
     /// Lets go of batches below `end` that are in the bucket; says how many bytes that freed.

@@ -100,6 +100,15 @@ struct Known {
     heard: Instant,
 }
 
+/// A producer as of the committed end.
+#[derive(Debug)]
+struct Behind {
+    /// `None` where it was not known then.
+    state: Option<Arc<ProducerState>>,
+    /// Where its last batch ends: once that is committed, nothing of it is behind.
+    last_offset: Offset,
+}
+
 /// What a silent producer may cost beside its place in the map and the batches of its window: 128 bytes with the two
 /// counters of its `Arc`.
 const STATE_SIZE_MAX: usize = 112;
@@ -109,8 +118,8 @@ const _: () = assert!(size_of::<ProducerState>() <= STATE_SIZE_MAX && size_of::<
 pub(crate) struct Producers {
     /// As of the log end.
     states: BTreeMap<ProducerId, Known>,
-    /// As of the committed end, for producers that have appended since; `None` for one that was not known then.
-    committed: BTreeMap<ProducerId, Option<Arc<ProducerState>>>,
+    /// Producers that have appended something above the committed end, as of there.
+    committed: BTreeMap<ProducerId, Behind>,
     /// Open transactions by their first offset.
     open: BTreeMap<Offset, ProducerId>,
     /// Transactions whose marker is appended but not below the high watermark: first offset to marker offset.
@@ -240,8 +249,12 @@ impl Producers {
     /// Moves past a batch that was just given its offsets; gives the transaction that it aborts, if it does.
     pub fn append(&mut self, batch: &BatchSummary, now: Instant) -> Option<AbortedTxn> {
         let producer = batch.producer.as_ref()?;
-        if let Entry::Vacant(committed) = self.committed.entry(producer.id) {
-            committed.insert(self.states.get(&producer.id).map(|known| Arc::clone(&known.state)));
+        match self.committed.entry(producer.id) {
+            Entry::Occupied(mut behind) => behind.get_mut().last_offset = batch.last_offset,
+            Entry::Vacant(none) => {
+                let state = self.states.get(&producer.id).map(|known| Arc::clone(&known.state));
+                none.insert(Behind { state, last_offset: batch.last_offset });
+            }
         }
         let known = known(&mut self.states, producer.id, producer.epoch, now);
         known.heard = now;
@@ -266,19 +279,21 @@ impl Producers {
         })
     }
 
-    /// A range of what was appended here was committed to the bucket, with these changes.
+    /// What was appended here up to `end` is committed to the bucket; `changes` are those of the range before it.
     ///
     /// # Panics
     /// On a change by a producer that has appended nothing: then the log would open with another state than it has.
-    pub fn commit(&mut self, changes: &[ProducerChange]) {
+    pub fn commit(&mut self, changes: &[ProducerChange], end: Offset) {
         for change in changes {
-            let Entry::Occupied(mut committed) = self.committed.entry(change.producer) else {
+            let Entry::Occupied(mut behind) = self.committed.entry(change.producer) else {
                 panic!("producer {} has appended nothing that could be committed", change.producer)
             };
-            let behind = committed.get_mut().get_or_insert_with(|| Arc::new(ProducerState::new(change.epoch)));
-            Arc::make_mut(behind).apply(change);
-            if self.states.get(&change.producer).is_some_and(|known| known.state == *behind) {
-                committed.remove();
+            if behind.get().last_offset < end {
+                behind.remove();
+            } else {
+                let state = &mut behind.get_mut().state;
+                let state = state.get_or_insert_with(|| Arc::new(ProducerState::new(change.epoch)));
+                Arc::make_mut(state).apply(change);
             }
         }
     }
@@ -337,7 +352,7 @@ impl Producers {
     pub fn snapshot(&self, committed_end: Offset) -> PartitionProducers {
         let committed = |(id, known): (&ProducerId, &Known)| match self.committed.get(id) {
             None => Some((*id, Arc::clone(&known.state))),
-            Some(behind) => behind.clone().map(|behind| (*id, behind)),
+            Some(behind) => behind.state.clone().map(|state| (*id, state)),
         };
         let producers = self.states.iter().filter_map(committed).collect();
         let aborted = self.aborted.iter().filter(|txn| txn.last_offset < committed_end).copied().collect();
@@ -555,13 +570,35 @@ mod tests {
             assert_eq!(live.snapshot(offset(0)), PartitionProducers::default(), "cut at {cut}: nothing is committed");
             for (part, aborted) in parts.iter().zip(&aborted) {
                 read.absorb(&fold_changes(*part), aborted, start());
-                live.commit(&fold_changes(*part));
                 let end = part.last().map_or(offset(0), |batch| batch.last_offset.next());
+                live.commit(&fold_changes(*part), end);
                 assert_eq!(live.snapshot(end), read.snapshot(end), "cut at {cut}, up to {end}");
             }
             assert_eq!(read.last_stable_offset(offset(6)), offset(4), "cut at {cut}");
             assert!(live.committed.is_empty(), "cut at {cut}: what is committed is kept once");
         }
+    }
+
+    /// As a group coordinator writes offsets in a transaction: without sequences, several within a millisecond.
+    #[test]
+    fn batches_that_change_nothing_are_committed_like_others() {
+        let unnumbered = |base| BatchSummary {
+            last_offset: offset(base),
+            max_timestamp: Timestamp::from_millis(7),
+            ..batch(base, producer(1, 0, NO_SEQUENCE, NO_SEQUENCE), true)
+        };
+        let batches = [unnumbered(0), unnumbered(1), unnumbered(2)];
+        let mut producers = Producers::default();
+        for batch in &batches {
+            producers.take(batch);
+        }
+        for (n, batch) in (1..).zip(&batches) {
+            assert!(!producers.committed.is_empty());
+            producers.commit(&fold_changes([batch]), offset(n));
+            let open = producers.snapshot(offset(n)).producers[0].1.open_txn;
+            assert_eq!(open, Some(offset(0)), "up to {n}");
+        }
+        assert!(producers.committed.is_empty());
     }
 
     #[test]
@@ -581,7 +618,7 @@ mod tests {
         let known = |producers: &Producers| producers.states.keys().map(|id| id.get()).collect::<Vec<_>>();
         producers.expire(second(100), Duration::from_secs(10));
         assert_eq!(known(&producers), [1, 2, 3], "what is not committed yet stays");
-        producers.commit(&fold_changes(&batches));
+        producers.commit(&fold_changes(&batches), offset(3));
         producers.expire(second(10), Duration::from_secs(10));
         assert_eq!(known(&producers), [1, 2, 3], "the silence of each counts from its own last batch");
         producers.expire(second(11), Duration::from_secs(10));
@@ -595,7 +632,7 @@ mod tests {
 
         let mut restored = Producers::restore(producers.snapshot(offset(3)), second(200));
         restored.append(&marker(3, 1, 0, MarkerKind::Commit, 5), second(205));
-        restored.commit(&fold_changes(&[marker(3, 1, 0, MarkerKind::Commit, 5)]));
+        restored.commit(&fold_changes(&[marker(3, 1, 0, MarkerKind::Commit, 5)]), offset(4));
         restored.expire(second(214), Duration::from_secs(10));
         assert_eq!(known(&restored), [1], "a marker is heard of too");
         restored.expire(second(215), Duration::from_secs(10));
