@@ -38,7 +38,7 @@ use crate::partitions::Partitions;
 use crate::snapshot::Snapshots;
 use crate::warm::Warm;
 
-pub(crate) use encode::{EncodedUpload, Gathered, encode, object_head};
+pub(crate) use encode::{EncodedUpload, Gathered, LostOffsets, encode, encode_lost, object_head};
 
 /// Data objects being created at once: hides one store's latency behind another's transfer.
 const CREATES_IN_FLIGHT_MAX: usize = 4;

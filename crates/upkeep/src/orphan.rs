@@ -34,7 +34,7 @@ pub(crate) enum Origin {
     Undecided,
     /// The number at which a closed WAL ends: a fence, kept for ever (D6).
     Fence,
-    /// A number below the end of a closed WAL: it was committed once.
+    /// A number below the end of a closed WAL: it was committed once, or could not be read and is kept for a person to see.
     Committed,
     /// Not collected by its name.
     Journal,

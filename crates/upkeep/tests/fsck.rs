@@ -210,7 +210,8 @@ async fn what_is_acknowledged_and_only_on_the_disk_is_checked_there() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!((report.counts.wal_batches, report.counts.batches_checked), (20, 30));
 
-    // Each record was acknowledged alone, so each has a block of one sector, behind the segment's header.
+    // Each record was acknowledged alone, so each has a block of one sector, behind the segment's header: a header of 80
+    // bytes, a tally of one end, 40 bytes, and the entry.
     let [segment] =
         &world.disk.files().into_iter().filter(|path| path.starts_with(world::wal_folder())).collect::<Vec<_>>()[..]
     else {
@@ -225,7 +226,18 @@ async fn what_is_acknowledged_and_only_on_the_disk_is_checked_there() {
         finding.what.contains("their records are lost") && finding.what.contains(&segment.display().to_string()),
         "{finding}"
     );
-    world.disk.flip_byte(segment, sector * 16 + 200).expect("within the segment");
+    // Where the write that tells of it is torn and its tally damaged too, nothing says what it held.
+    world.disk.flip_byte(segment, sector * 29 + 200).expect("within the segment");
+    world.disk.flip_byte(segment, sector * 30 + 200).expect("within the segment");
+    let found = errors(&world).await;
+    let told: Vec<_> = found.iter().map(behind).collect();
+    assert_eq!(told, ["orders-0, offsets 15 to 15", "orders-0, offsets 28 to 28"], "the torn write tells of it");
+    world.disk.flip_byte(segment, sector * 30 + 90).expect("within the segment");
+    let found = errors(&world).await;
+    assert!(found[1].partition.is_none() && found[1].what.ends_with("tells what of other partitions was in them"));
+    for (write, at) in [(16, 200), (29, 200), (30, 200), (30, 90)] {
+        world.disk.flip_byte(segment, sector * write + at).expect("within the segment");
+    }
 
     world.disk.flip_byte(segment, sector * 3 + 200).expect("within the segment");
     let report = world.fsck().await;

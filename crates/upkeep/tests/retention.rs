@@ -97,6 +97,29 @@ async fn what_is_too_much_goes_and_a_change_of_the_limit_counts_at_once() {
     }
 }
 
+/// What a WAL lost has no time: it is as old as the object that says so, and no older.
+#[tokio::test(start_paused = true)]
+async fn lost_offsets_are_retired_as_what_was_found_with_them() {
+    let mut world = World::new(Kind::Disk);
+    let life = world.start().await;
+    let topic = life.create_topic("orders", &[("retention.ms", "600000")]).await;
+    for value in ["lost", "there"] {
+        life.produce(topic, value, 100).await;
+    }
+    world.crash(life).await;
+    let files = world.disk.files();
+    let segment = files.iter().find(|path| path.starts_with(world::wal_folder())).expect("a segment");
+    world.disk.flip_byte(segment, forebay_env::SECTOR_SIZE as u64 + 200).expect("within the first block");
+    let mut life = world.start().await;
+    assert_eq!(life.round().await.retired, 0);
+    assert_eq!(life.log_start(topic), 0, "whoever reads from the beginning is told of the loss");
+    minutes(&life, 11).await;
+    life.rounds_past_the_grace().await;
+    assert_eq!(life.log_start(topic), 2);
+    assert_eq!(world.data_objects().await, 0, "also the object that said so is gone");
+    no_complaints(&world).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn compacted_and_internal_topics_are_left_to_others() {
     let mut world = World::new(Kind::Disk);

@@ -5,6 +5,7 @@
 //! so that a planted bug can be shown to be found. Runs on a current-thread runtime with a paused clock.
 
 mod crash;
+mod decay;
 mod life;
 mod orderly;
 mod zombie;
@@ -15,6 +16,7 @@ use forebay_env::{Env, Parts};
 use forebay_types::WalSequence;
 
 pub use crash::{CRASH_POINTS, every_crash};
+pub use decay::{Decays, decay};
 pub use life::{Numbered, owner, split_batches};
 pub use orderly::orderly;
 pub use zombie::zombie;

@@ -2,13 +2,14 @@
 
 use async_trait::async_trait;
 use forebay_format::WalEntry;
-use forebay_types::{BrokerEpoch, BrokerId, LogId, Offset, TopicPartition, WalSequence};
+use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
 
 use crate::{SealError, WrittenObject};
 
 mod corruption;
 
 pub(crate) use corruption::Ledger;
+pub use corruption::{CorruptRange, OffsetGap};
 
 /// Seals a WAL epoch. There is one for each kind of WAL.
 ///
@@ -87,32 +88,4 @@ impl std::fmt::Debug for Replay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Replay")
     }
-}
-
-/// Groups that were acknowledged and cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CorruptRange {
-    /// The first group lost.
-    pub first: WalSequence,
-    /// Exclusive.
-    pub end: WalSequence,
-    /// Where, and what is wrong with it, for an operator.
-    pub what: String,
-    /// Whether committed data objects hold these groups, so that nothing is lost.
-    pub committed: bool,
-    /// The offsets that are missing between the readable groups on either side. A partition that has no readable
-    /// entry behind the corrupt groups is not here: what it lost cannot be told from the WAL.
-    pub gaps: Vec<OffsetGap>,
-}
-
-/// Offsets of one partition that were in corrupt groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OffsetGap {
-    pub partition: TopicPartition,
-    pub log: LogId,
-    /// The first missing offset, or `None` where the WAL holds no entry of the partition before the corrupt groups:
-    /// then the committed end is the first.
-    pub from: Option<Offset>,
-    /// Exclusive: the first offset that is there again.
-    pub end: Offset,
 }

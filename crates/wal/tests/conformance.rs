@@ -5,7 +5,7 @@ mod media;
 use forebay_env::FailPoint;
 use forebay_env::simulated::{DiskFault, SimDisk, Trace};
 use forebay_store::FaultRates;
-use forebay_wal::conformance::{CRASH_POINTS, every_crash, orderly, zombie};
+use forebay_wal::conformance::{CRASH_POINTS, decay, every_crash, orderly, zombie};
 use media::{InBucket, InMemory, OnRealDisk, OnSimDisk};
 
 #[tokio::test(start_paused = true)]
@@ -73,6 +73,27 @@ async fn an_object_wal_is_sealed_under_a_live_writer() {
         let rates = if seed % 2 == 0 { FaultRates::default() } else { FaultRates::STORMY };
         zombie(&InBucket::new(seed, rates), seed).await.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_wal_tells_what_decayed() {
+    decay(&OnSimDisk::new(1)).await.unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+#[tokio::test]
+async fn a_disk_wal_on_this_machine_tells_what_decayed() {
+    let medium = OnRealDisk(tempfile::tempdir().expect("a folder"));
+    decay(&medium).await.unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_wal_tells_what_decayed() {
+    decay(&InBucket::new(1, FaultRates::default())).await.unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_memory_wal_tells_what_decayed() {
+    decay(&InMemory::default()).await.unwrap_or_else(|violation| panic!("{violation}"));
 }
 
 #[tokio::test(start_paused = true)]

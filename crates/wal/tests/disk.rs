@@ -3,7 +3,7 @@
 mod media;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use bytes::Bytes;
 use forebay_env::simulated::{DiskFault, SimDisk, Trace};
 use forebay_env::{Disk, Env, OpenMode};
 use forebay_format::{LogEnd, WalEntry};
-use forebay_types::{ByteSize, Offset, PartitionIndex, WalSequence};
+use forebay_types::{ByteSize, LogId, PartitionIndex, WalSequence};
 use forebay_wal::conformance::{Numbered, owner};
 use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::{
-    DurableGroup, Publisher, Sealed, SealedContents, Sealer, Wal, WalConfig, WalEnded, WalError, WalErrorKind,
+    CorruptRange, DurableGroup, Publisher, Sealed, SealedContents, Sealer, Wal, WalConfig, WalEnded, WalError,
+    WalErrorKind,
 };
-use media::disk_config;
+use media::{Part, disk_config, flip_block};
 
 struct Nobody;
 
@@ -96,8 +97,7 @@ async fn a_bad_block_below_an_acknowledged_one_is_corruption_and_named() {
     assert!(corrupt.what.starts_with("/wal/00000000.segment: the WAL block at byte 20480 "), "{}", corrupt.what);
     let lost = Numbered { epoch: owner(1).epoch, number: 4 };
     let [gap] = &corrupt.gaps[..] else { panic!("one gap: {:?}", corrupt.gaps) };
-    let next = Offset::new(lost.offset().get() + 1).expect("not negative");
-    assert_eq!((gap.partition, gap.from, gap.end), (lost.partition(), Some(lost.offset()), next));
+    assert_eq!((gap.partition, gap.end, corrupt.unknown), (lost.partition(), lost.offset().next(), 0));
     assert_eq!(replayed(sealed).await, [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11], "replay goes on behind it");
     let behind = seal(&disk, Some(4)).await;
     assert!(behind.corrupt.iter().all(|c| c.committed), "what is committed is no loss: {:?}", behind.corrupt);
@@ -145,9 +145,59 @@ async fn a_lost_segment_header_loses_nothing_and_a_lost_segment_is_named() {
     assert_eq!(replayed(seal(&disk, None).await).await, (0..10).collect::<Vec<_>>());
     disk.remove(&segment(1)).expect("there");
     let sealed = seal(&disk, None).await;
-    let corrupt: Vec<_> = sealed.corrupt.iter().map(|c| (c.first.get(), c.end.get(), c.gaps.len())).collect();
-    assert_eq!(corrupt, [(4, 8, 2)], "entries 8 and 9 tell what two of the partitions lost");
+    let corrupt: Vec<_> =
+        sealed.corrupt.iter().map(|c| (c.first.get(), c.end.get(), c.gaps.len(), c.unknown)).collect();
+    assert_eq!(corrupt, [(4, 8, 3, 0)], "entry 8 tells what all three partitions lost");
     assert_eq!(replayed(sealed).await, [0, 1, 2, 3, 8, 9]);
+}
+
+/// What group 10 of 12 held, where it and so many parts of others are unreadable: how far the sealer says that each
+/// partition came, and what it cannot say.
+async fn told(parts: &[(u64, Part)]) -> String {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..12, 300).await.expect("written");
+    for (group, part) in parts {
+        flip_block(&disk, Path::new("/wal"), &owner(1), WalSequence::new(*group), *part);
+    }
+    let sealed = seal(&disk, None).await;
+    let tell = |range: &CorruptRange| {
+        let gaps = range.gaps.iter().map(|gap| format!("{} up to {}", gap.partition.partition, gap.end));
+        let mut words: Vec<String> = gaps.collect();
+        let partitions = (0..3).map(|number| Numbered { epoch: owner(1).epoch, number }.partition());
+        let unknown = partitions.filter(|p| range.unknown_offsets(*p, LogId::ZERO) > 0);
+        words.extend(unknown.map(|p| format!("{} unknown", p.partition)));
+        format!("{} to {}: {}", range.first, range.end, words.join(", "))
+    };
+    let corrupt: Vec<String> = sealed.corrupt.iter().map(tell).collect();
+    format!("end {}; {}", sealed.end, corrupt.join("; "))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_corrupt_block_held_is_told_by_any_tally_behind_it() {
+    use Part::{Entries, Header, Tally};
+    // Entry n is in partition n mod 3 at offset n div 3: the last of partition 1 is in group 10.
+    assert_eq!(told(&[(10, Entries)]).await, "end 12; 10 to 11: 1 up to 4");
+    assert_eq!(told(&[(10, Header)]).await, "end 12; 10 to 11: 1 up to 4");
+    // The last block is torn, and its header still says that the ones before were acknowledged.
+    assert_eq!(told(&[(10, Entries), (11, Entries)]).await, "end 11; 10 to 11: 1 up to 4");
+    assert_eq!(
+        told(&[(9, Entries), (10, Entries), (11, Entries)]).await,
+        "end 11; 9 to 10: 0 up to 4; 10 to 11: 1 up to 4"
+    );
+    assert_eq!(
+        told(&[(8, Entries), (10, Entries), (9, Header)]).await,
+        "end 12; 8 to 10: 0 up to 4, 2 up to 3; 10 to 11: 1 up to 4"
+    );
+    // A damaged tally alone loses nothing, and one behind it tells the same.
+    assert_eq!(told(&[(11, Tally)]).await, "end 12; ");
+    assert_eq!(told(&[(9, Entries), (10, Tally)]).await, "end 12; 9 to 10: 0 up to 4");
+    // Only where none is left is it not known what the group held: of the partition of group 11 it is.
+    assert_eq!(told(&[(10, Entries), (11, Tally)]).await, "end 12; 10 to 11: 0 unknown, 1 unknown");
+    // Each corrupt block has its own tally of those before it.
+    assert_eq!(
+        told(&[(8, Entries), (9, Entries), (10, Entries), (11, Tally)]).await,
+        "end 12; 8 to 9: 2 up to 3; 9 to 10: 0 up to 4; 10 to 11: 0 unknown, 1 unknown"
+    );
 }
 
 #[tokio::test(start_paused = true)]

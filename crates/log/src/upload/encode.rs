@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use forebay_format::{BatchSummary, EncodedObject, ObjectHead, ObjectWriter, SectionHead, WalEntry, fold_changes};
 use forebay_metadata::BrokerLife;
-use forebay_types::{ClusterId, LeaderEpoch, LogId, OffsetRange, Timestamp, TopicPartition, WalSequence};
+use forebay_types::{ClusterId, LeaderEpoch, LogId, Offset, OffsetRange, Timestamp, TopicPartition, WalSequence};
 use forebay_wal::DurableGroup;
 
 use super::UploadedRange;
@@ -17,8 +17,16 @@ type SectionKey = (TopicPartition, LogId, LeaderEpoch);
 #[derive(Default)]
 pub(crate) struct Gathered {
     sections: BTreeMap<SectionKey, Vec<WalEntry>>,
-    /// Offsets that were acknowledged and cannot be read: they become part of the section after them.
-    lost: BTreeMap<SectionKey, Vec<OffsetRange>>,
+}
+
+/// Offsets of one log that were acknowledged and are gone: a section of an object without records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LostOffsets {
+    pub partition: TopicPartition,
+    pub log: LogId,
+    pub leader_epoch: LeaderEpoch,
+    pub epoch_start: Offset,
+    pub range: OffsetRange,
 }
 
 /// An object ready to be created, and what its commit changes.
@@ -39,11 +47,6 @@ impl Gathered {
     pub fn push(&mut self, entry: WalEntry) {
         let key = (entry.partition, entry.log, entry.leader_epoch);
         self.sections.entry(key).or_default().push(entry);
-    }
-
-    /// Marks offsets before an entry that was pushed, or is about to be, as lost.
-    pub fn push_lost(&mut self, entry: &WalEntry, range: OffsetRange) {
-        self.lost.entry((entry.partition, entry.log, entry.leader_epoch)).or_default().push(range);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -78,16 +81,22 @@ pub(crate) fn encode(
         let producer_snapshot = snapshot_of(partition).map(|name| name.to_string());
         let epoch_start = entries[0].epoch_start;
         writer.section(SectionHead { partition, log, leader_epoch, epoch_start, producer_snapshot });
-        let mut lost = gathered.lost.get(key).into_iter().flatten().peekable();
         for entry in entries {
-            while let Some(range) = lost.next_if(|range| range.end() <= entry.summary.base_offset) {
-                writer.lost(*range);
-            }
             writer.push(&entry.summary, entry.aborted.as_ref(), &entry.records);
         }
         parts.push(uploaded_range(partition, entries));
     }
     EncodedUpload { object: writer.finish(), parts }
+}
+
+/// Writes an object that says of some logs what they lost; in order of partitions.
+pub(crate) fn encode_lost(head: ObjectHead, lost: &[LostOffsets]) -> EncodedObject {
+    let mut writer = ObjectWriter::new(head);
+    for LostOffsets { partition, log, leader_epoch, epoch_start, range } in lost.iter().copied() {
+        writer.section(SectionHead { partition, log, leader_epoch, epoch_start, producer_snapshot: None });
+        writer.lost(range);
+    }
+    writer.finish()
 }
 
 fn uploaded_range(partition: TopicPartition, entries: &[WalEntry]) -> UploadedRange {

@@ -75,7 +75,7 @@ fn one(
         // Read by their numbers.
         Origin::Journal => {}
         Origin::Committed => {
-            let what = "it was committed and let go once, and is there again: nobody needs it";
+            let what = "nobody needs it: its WAL is closed, and it was committed and let go, or was unreadable then";
             report.add([Finding::new(Severity::Note, what).in_object(key)]);
         }
         Origin::Stranger => {

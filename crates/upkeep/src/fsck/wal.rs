@@ -15,7 +15,7 @@ use forebay_env::{Env, OpenMode};
 use forebay_format::{FolderMarker, WalEntry};
 use forebay_metadata::BrokerLife;
 use forebay_metadata::state::WalKind;
-use forebay_types::{LogId, Offset};
+use forebay_types::{LogId, Offset, TopicPartition};
 use forebay_wal::providers::disk::DiskSealer;
 use forebay_wal::{CorruptRange, SealError, Sealed, SealedContents, Sealer};
 use forebay_wire::batch;
@@ -90,63 +90,80 @@ async fn one(checker: &Checker, folder: &Path, life: BrokerLife, report: &mut Re
         Ok(sealed) => sealed,
         Err(error) => return report.add([failed(&error)]),
     };
-    for range in &corrupt {
-        report.add(told(checker, life, range));
-    }
     let SealedContents::Entries(mut replay) = contents else { return };
-    let mut follow = Follow { checker, corrupt: &corrupt, next: BTreeMap::new() };
+    let mut follow = Follow { checker, life, next: BTreeMap::new() };
+    let mut corrupt = corrupt.into_iter().peekable();
     loop {
-        match replay.next().await {
-            Ok(Some((_, entries))) => entries.iter().for_each(|entry| follow.entry(entry, report)),
-            Ok(None) => return,
+        let group = match replay.next().await {
+            Ok(group) => group,
             Err(error) => return report.add([failed(&error)]),
+        };
+        let next = group.as_ref().map(|(sequence, _)| *sequence);
+        while let Some(range) = corrupt.next_if(|range| next.is_none_or(|next| range.first < next)) {
+            report.add(follow.corrupt(&range));
+        }
+        let Some((_, entries)) = group else { return };
+        for entry in &entries {
+            follow.entry(entry, report);
         }
     }
-}
-
-/// What a corrupt range took.
-fn told(checker: &Checker, life: BrokerLife, range: &CorruptRange) -> Vec<Finding> {
-    let (first, last) = (range.first, range.end.get() - 1);
-    let (severity, but) = if range.committed {
-        (Severity::Warning, "; the bucket has their records")
-    } else {
-        (Severity::Error, "; their records are lost")
-    };
-    let what = format!("acknowledged writes {first} to {last} of {life} are unreadable: {}{but}", range.what);
-    if range.gaps.is_empty() || range.committed {
-        return vec![Finding::new(severity, what)];
-    }
-    let gaps = range.gaps.iter().map(|gap| {
-        let from = gap.from.unwrap_or_else(|| checker.catalog.committed_end(gap.log));
-        let finding = Finding::new(severity, what.clone()).of(checker.catalog.place(gap.partition));
-        finding.with_offsets(from, last_before(gap.end))
-    });
-    gaps.collect()
 }
 
 /// Follows each log through the WAL.
 struct Follow<'a> {
     checker: &'a Checker,
-    corrupt: &'a [CorruptRange],
+    life: BrokerLife,
     next: BTreeMap<LogId, Offset>,
 }
 
 impl Follow<'_> {
+    /// What a corrupt range took.
+    fn corrupt(&mut self, range: &CorruptRange) -> Vec<Finding> {
+        let (first, last) = (range.first, range.end.get() - 1);
+        let (severity, but) = if range.committed {
+            (Severity::Warning, "; the bucket has their records")
+        } else {
+            (Severity::Error, "; their records are lost")
+        };
+        let what =
+            format!("acknowledged writes {first} to {last} of {} are unreadable: {}{but}", self.life, range.what);
+        if range.committed {
+            return vec![Finding::new(severity, what)];
+        }
+        let catalog = &self.checker.catalog;
+        let mut found = Vec::new();
+        for gap in &range.gaps {
+            let Some(from) = self.next_of(gap.partition, gap.log).filter(|from| *from < gap.end) else { continue };
+            self.next.insert(gap.log, gap.end);
+            let finding = Finding::new(severity, what.clone()).of(catalog.place(gap.partition));
+            found.push(finding.with_offsets(from, last_before(gap.end)));
+        }
+        if range.unknown > 0 {
+            let unknown = "; no later write tells what of other partitions was in them";
+            found.push(Finding::new(severity, format!("{what}{unknown}")));
+        } else if found.is_empty() {
+            found.push(Finding::new(severity, what));
+        }
+        found
+    }
+
+    /// Where a log goes on in the WAL; `None` for one that is gone, whose records are nobody's any more.
+    fn next_of(&self, partition: TopicPartition, log: LogId) -> Option<Offset> {
+        let catalog = &self.checker.catalog;
+        let row = catalog.partitions.get(&partition).filter(|row| row.log == log)?;
+        let begins = catalog.committed_end(log).max(row.epochs.last().map_or(Offset::ZERO, |epoch| epoch.start));
+        Some(self.next.get(&log).copied().unwrap_or(begins))
+    }
+
     fn entry(&mut self, entry: &WalEntry, report: &mut Report) {
         let catalog = &self.checker.catalog;
         report.counts.wal_batches += 1;
         report.counts.wal_bytes += entry.records.len() as u64;
-        // The records of a purged topic are nobody's any more.
-        let Some(partition) = catalog.partitions.get(&entry.partition).filter(|row| row.log == entry.log) else {
-            return;
-        };
+        let Some(next) = self.next_of(entry.partition, entry.log) else { return };
         let (first, last) = (entry.summary.base_offset, entry.summary.last_offset);
-        let begins = catalog.committed_end(entry.log).max(partition.epochs.last().map_or(Offset::ZERO, |e| e.start));
-        let next = self.next.insert(entry.log, last.next()).unwrap_or(begins);
+        self.next.insert(entry.log, last.next());
         let of = |severity, what: String| Finding::new(severity, what).of(catalog.place(entry.partition));
-        let is_told =
-            self.corrupt.iter().flat_map(|range| &range.gaps).any(|gap| gap.log == entry.log && gap.end == first);
-        if first > next && !is_told {
+        if first > next {
             let what = "neither the bucket nor the WAL has these records".to_owned();
             report.add([of(Severity::Error, what).with_offsets(next, last_before(first))]);
         }

@@ -7,18 +7,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_env::{Env, FailPoint};
-use forebay_format::WalEntry;
+use forebay_format::{LogEnd, Tally, WalEntry};
 use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
 use parking_lot::Mutex;
 
-use crate::seal::{Replay, ReplaySource};
-use crate::{Group, Pacing, Provider, SealError, Sealed, SealedContents, Sealer, WalError, WalKind, WalOwner, Written};
+use crate::seal::{Ledger, Replay, ReplaySource};
+use crate::{
+    Group, Pacing, Provider, SealError, Sealed, SealedContents, Sealer, TALLY_BYTES_MAX, WalError, WalKind, WalOwner,
+    Written,
+};
 
 /// The memory that outlives a broker epoch in a test. Clones are the same memory.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryWal(Arc<Mutex<Epochs>>);
 
-type Groups = BTreeMap<WalSequence, Arc<Vec<WalEntry>>>;
+type Groups = BTreeMap<WalSequence, Stored>;
+
+#[derive(Clone, Debug)]
+struct Stored {
+    entries: Arc<Vec<WalEntry>>,
+    tally: Tally,
+    /// Its entries and its tally cannot be read.
+    decayed: bool,
+}
 
 #[derive(Debug, Default)]
 struct Epochs {
@@ -29,6 +40,17 @@ struct Epochs {
 impl MemoryWal {
     pub fn provider(&self, env: &Env, owner: &WalOwner) -> MemoryProvider {
         MemoryProvider { env: env.clone(), memory: self.clone(), epoch: (owner.broker, owner.epoch) }
+    }
+
+    /// Makes a group unreadable, as bytes on a disk become; done once more, it is as it was.
+    ///
+    /// # Panics
+    /// There is no such group.
+    pub fn decay(&self, broker: BrokerId, epoch: BrokerEpoch, group: WalSequence) {
+        let epochs = &mut *self.0.lock();
+        let stored = epochs.groups.get_mut(&(broker, epoch)).and_then(|groups| groups.get_mut(&group));
+        let stored = stored.unwrap_or_else(|| panic!("there is no group {group}"));
+        stored.decayed = !stored.decayed;
     }
 }
 
@@ -73,7 +95,8 @@ impl Provider for MemoryProvider {
             return Err(WalError::Fenced { name: format!("memory {end}") });
         }
         let bytes = group.entries.iter().map(|e| e.records.len() as u64).sum();
-        let before = epochs.groups.entry(self.epoch).or_default().insert(group.sequence, group.entries);
+        let stored = Stored { tally: group.before.tally(TALLY_BYTES_MAX), entries: group.entries, decayed: false };
+        let before = epochs.groups.entry(self.epoch).or_default().insert(group.sequence, stored);
         assert!(before.is_none(), "a sequence is written once");
         Ok(Written { object: None, bytes, syncs: 0 })
     }
@@ -95,16 +118,30 @@ impl Sealer for MemoryWal {
     ) -> Result<Sealed, SealError> {
         let start = committed.map_or(WalSequence::ZERO, WalSequence::next);
         let epochs = &mut *self.0.lock();
-        let groups = epochs.groups.entry((broker, epoch)).or_default().split_off(&start);
+        let groups = epochs.groups.entry((broker, epoch)).or_default();
+        let groups: Groups = groups.range(start..).map(|(sequence, stored)| (*sequence, stored.clone())).collect();
         let end = groups.last_key_value().map_or(start, |(last, _)| last.next());
         epochs.sealed.insert((broker, epoch), end);
-        epochs.groups.insert((broker, epoch), groups.clone());
-        let replay = Replay::new(MemoryReplay(groups));
-        Ok(Sealed { end, contents: SealedContents::Entries(replay), corrupt: Vec::new() })
+        let mut ledger = Ledger::default();
+        for (sequence, Stored { entries, tally, decayed }) in &groups {
+            if *decayed {
+                ledger.lost(*sequence, sequence.next(), false, format!("group {sequence} in memory has decayed"));
+                continue;
+            }
+            ledger.tally(tally);
+            for WalEntry { partition, log, leader_epoch, summary, .. } in entries.iter() {
+                let (partition, log, leader_epoch) = (*partition, *log, *leader_epoch);
+                let end = summary.last_offset.next();
+                ledger.seen(LogEnd { partition, log, leader_epoch, end }, summary.base_offset);
+            }
+        }
+        let readable = groups.into_iter().filter(|(_, stored)| !stored.decayed);
+        let replay = Replay::new(MemoryReplay(readable.map(|(sequence, stored)| (sequence, stored.entries)).collect()));
+        Ok(Sealed { end, contents: SealedContents::Entries(replay), corrupt: ledger.finish() })
     }
 }
 
-struct MemoryReplay(Groups);
+struct MemoryReplay(BTreeMap<WalSequence, Arc<Vec<WalEntry>>>);
 
 #[async_trait]
 impl ReplaySource for MemoryReplay {

@@ -2,19 +2,19 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_env::real::RealDisk;
 use forebay_env::simulated::{self, SimDisk, Trace};
-use forebay_env::{Disk, Env, Parts, Threads};
-use forebay_format::{Footer, FooterParse};
+use forebay_env::{AlignedBuf, Disk, Env, OpenMode, Parts, SECTOR_SIZE, Threads};
+use forebay_format::{Footer, FooterParse, LogEnd, ObjectName, WAL_BLOCK_HEADER_SIZE};
 use forebay_store::memory::MemoryStore;
 use forebay_store::{FaultRates, Faulty, Key, Retrying, Store};
 use forebay_types::{ByteSize, WalSequence};
-use forebay_wal::conformance::{Medium, split_batches};
+use forebay_wal::conformance::{Decays, Medium, split_batches};
 use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::providers::memory::MemoryWal;
 use forebay_wal::providers::object::{ObjectConfig, ObjectProvider, ObjectSealer};
@@ -29,6 +29,41 @@ async fn replay(contents: SealedContents) -> Result<Vec<(WalSequence, Vec<Bytes>
     let SealedContents::Entries(replay) = contents else { panic!("a disk holds entries") };
     let groups = replay.collect().await?;
     Ok(groups.into_iter().map(|(s, entries)| (s, entries.into_iter().map(|e| e.records).collect())).collect())
+}
+
+/// What of a block goes bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Header,
+    Tally,
+    Entries,
+}
+
+/// Flips a bit of a block on a disk, which makes that part unreadable; once more, and it is as it was.
+pub fn flip_block(disk: &dyn Disk, folder: &Path, of: &WalOwner, group: WalSequence, part: Part) {
+    for name in disk.list(folder).expect("there") {
+        let file = disk.open_direct(&folder.join(name), OpenMode::Write).expect("there");
+        let mut sector = AlignedBuf::with_capacity(SECTOR_SIZE);
+        sector.resize(SECTOR_SIZE, 0);
+        for position in (SECTOR_SIZE as u64..file.size().expect("there")).step_by(SECTOR_SIZE) {
+            file.read_exact_at(&mut sector, position).expect("there");
+            let number = |at: usize| u64::from_le_bytes(sector[at..at + 8].try_into().expect("eight bytes"));
+            if !sector.starts_with(b"FBWB") || (number(24), number(40)) != (of.epoch.get(), group.get()) {
+                continue;
+            }
+            let ends = u32::from_le_bytes(sector[64..68].try_into().expect("four bytes")) as usize;
+            let at = match part {
+                Part::Header => 76,
+                Part::Tally => WAL_BLOCK_HEADER_SIZE,
+                Part::Entries => WAL_BLOCK_HEADER_SIZE + ends * LogEnd::SIZE + 100,
+            };
+            sector[at] ^= 1;
+            file.write_all_at(&sector, position).expect("there");
+            file.sync().expect("there");
+            return;
+        }
+    }
+    panic!("there is no group {group}");
 }
 
 /// The `disk` kind on a disk that forgets what was not synced.
@@ -69,6 +104,13 @@ impl Medium for OnSimDisk {
     }
 }
 
+#[async_trait]
+impl Decays for OnSimDisk {
+    async fn decay(&self, of: &WalOwner, group: WalSequence) {
+        flip_block(&self.disk, Path::new("/wal"), of, group, Part::Entries);
+    }
+}
+
 /// The `disk` kind on this machine's disk and threads. A process can die here, the machine cannot.
 pub struct OnRealDisk(pub tempfile::TempDir);
 
@@ -93,6 +135,13 @@ impl Medium for OnRealDisk {
 
     async fn read(&self, contents: SealedContents) -> Result<Vec<(WalSequence, Vec<Bytes>)>, SealError> {
         replay(contents).await
+    }
+}
+
+#[async_trait]
+impl Decays for OnRealDisk {
+    async fn decay(&self, of: &WalOwner, group: WalSequence) {
+        flip_block(&RealDisk, &self.0.path().join("wal"), of, group, Part::Entries);
     }
 }
 
@@ -159,9 +208,34 @@ impl Medium for InBucket {
     }
 }
 
+impl InBucket {
+    pub fn key(of: &WalOwner, group: WalSequence) -> Key {
+        let name = ObjectName::Wal { broker: of.broker, epoch: of.epoch, sequence: group };
+        Key::new(&name.to_string()).expect("a name is a key")
+    }
+}
+
+#[async_trait]
+impl Decays for InBucket {
+    async fn decay(&self, of: &WalOwner, group: WalSequence) {
+        let key = Self::key(of, group);
+        let mut bytes = self.bare.get(&key).await.expect("there").to_vec();
+        let middle_of_the_footer = bytes.len() - 60;
+        bytes[middle_of_the_footer] ^= 1;
+        self.bare.put(&key, bytes.into()).await.expect("put");
+    }
+}
+
 /// The `memory` kind.
 #[derive(Default)]
 pub struct InMemory(pub MemoryWal);
+
+#[async_trait]
+impl Decays for InMemory {
+    async fn decay(&self, of: &WalOwner, group: WalSequence) {
+        self.0.decay(of.broker, of.epoch, group);
+    }
+}
 
 #[async_trait]
 impl Medium for InMemory {

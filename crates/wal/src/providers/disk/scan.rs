@@ -75,8 +75,8 @@ pub(super) struct Found {
 pub(super) struct Bad {
     /// The number that was looked for there, or found in a whole header.
     pub sequence: WalSequence,
-    /// A whole header of this segment's use was there: it is known that the block was, too.
-    pub has_header: bool,
+    /// Where a whole header of this segment's use is: it is known that the block was, too, and its tally may be.
+    pub header_at: Option<u64>,
     pub what: String,
 }
 
@@ -138,11 +138,11 @@ pub(super) fn scan(window: &mut Window, mut expect: WalExpect) -> io::Result<Sca
                 let head = block.head();
                 scan.acknowledged = scan.acknowledged.max(head.acknowledged);
                 let what = error.in_object(&window.file().name).to_string();
-                scan.bad.push(Bad { sequence: head.sequence, has_header: true, what });
+                scan.bad.push(Bad { sequence: head.sequence, header_at: Some(position), what });
             }
             BlockClass::NoHeader(error) | BlockClass::Unsupported(error) if !searching => {
                 let what = error.in_object(&window.file().name).to_string();
-                scan.bad.push(Bad { sequence: expect.sequence, has_header: false, what });
+                scan.bad.push(Bad { sequence: expect.sequence, header_at: None, what });
             }
             BlockClass::Zero
             | BlockClass::Stale(_)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forebay_env::Env;
-use forebay_format::{BlockClass, SegmentHead, WalEntry, WalExpect};
+use forebay_format::{BlockClass, LogEnd, SegmentHead, WalEntry, WalExpect};
 use forebay_types::{BrokerEpoch, BrokerId, ClusterId, WalSequence};
 use parking_lot::Mutex;
 
@@ -160,6 +160,7 @@ impl Blocks {
     /// Finds the blocks and judges what is missing.
     fn seal(mut self, start: WalSequence) -> Result<(WalSequence, Self, Vec<CorruptRange>), SealError> {
         let mut bad = Vec::new();
+        let mut torn = BTreeMap::new();
         let mut acknowledged = WalSequence::ZERO;
         for index in 0..self.segments.len() {
             let file = self.segments[index].file.clone();
@@ -169,6 +170,9 @@ impl Blocks {
             let found = scan::scan(&mut Window::new(file), self.expect(index, WalSequence::ZERO));
             let found = found.map_err(disk_error("read", &name))?;
             acknowledged = acknowledged.max(found.acknowledged);
+            for bad in &found.bad {
+                torn.extend(bad.header_at.map(|position| (bad.sequence, At { segment: index, position })));
+            }
             bad.extend(found.bad);
             for block in found.blocks {
                 self.at.entry(block.sequence).or_insert(At { segment: index, position: block.position });
@@ -176,44 +180,80 @@ impl Blocks {
         }
         let verdict = judge(self.at.range(start..).map(|(sequence, _)| *sequence), start, acknowledged);
         self.at.split_off(&verdict.end);
+        torn.retain(|sequence, _| !self.at.contains_key(sequence));
 
-        let mut lost: Vec<_> = verdict.lost.iter().map(|(first, end)| (*first, *end, false)).collect();
-        let committed = bad.iter().filter(|b| b.has_header && b.sequence < start);
-        lost.extend(committed.map(|b| (b.sequence, b.sequence.next(), true)));
-        lost.sort_unstable_by_key(|(first, ..)| *first);
         let mut ledger = Ledger::default();
-        if !lost.is_empty() {
-            self.tell(&lost, &bad, &mut ledger)?;
+        for sequence in torn.range(..start).map(|(sequence, _)| *sequence) {
+            lose(&mut ledger, &bad, (sequence, sequence.next()), true);
+        }
+        if !verdict.lost.is_empty() {
+            self.tell(start, verdict.end, &torn, &bad, &mut ledger)?;
         }
         Ok((verdict.end, self, ledger.finish()))
     }
 
-    /// Tells the ledger of every group, readable or lost, in order.
+    /// Tells the ledger of every group from `start` up to `end`, readable or lost, in order. Of one that is lost, and of
+    /// one that was cut off right behind the end, the tally may still be there.
     fn tell(
         &self,
-        lost: &[(WalSequence, WalSequence, bool)],
+        start: WalSequence,
+        end: WalSequence,
+        torn: &BTreeMap<WalSequence, At>,
         bad: &[Bad],
         ledger: &mut Ledger,
     ) -> Result<(), SealError> {
+        let readable = self.at.range(start..).map(|(sequence, at)| (*sequence, *at, true));
+        let torn = torn.range(start..=end).map(|(sequence, at)| (*sequence, *at, false));
+        let mut blocks: Vec<(WalSequence, At, bool)> = readable.chain(torn).collect();
+        blocks.sort_unstable_by_key(|(sequence, ..)| *sequence);
         let mut window = None;
-        let mut lost = lost.iter().peekable();
-        let mut tell_lost = |ledger: &mut Ledger, before: Option<WalSequence>| {
-            while let Some((first, end, committed)) = lost.next_if(|l| before.is_none_or(|b| l.0 < b)) {
-                let what = bad.iter().find(|b| *first <= b.sequence && b.sequence < *end);
-                let what = what.map_or("there is no block of that number".to_owned(), |b| b.what.clone());
-                tracing::error!(%first, %end, committed, what, "acknowledged WAL blocks are unreadable");
-                ledger.lost(*first, *end, *committed, what);
+        // The first group that the ledger was not told of.
+        let mut next = start;
+        for (sequence, at, is_readable) in blocks {
+            let file = &self.segments[at.segment].file;
+            let (window, class) = self.classify(&mut window, sequence, at)?;
+            let (BlockClass::Valid(block) | BlockClass::Torn { block, .. }) = class else {
+                return Err(SealError::Changed { sequence, segment: file.name.clone() });
+            };
+            let bytes = window.bytes_of(at.position, &block).map_err(disk_error("read", &file.name))?;
+            let tally = block.tally(&bytes).map_err(|error| error.in_object(&file.name));
+            if next < sequence && (is_readable || tally.is_ok()) {
+                lose(ledger, bad, (next, sequence), false);
+                next = sequence;
             }
-        };
-        for (sequence, at) in &self.at {
-            tell_lost(ledger, Some(*sequence));
-            for entry in self.read(&mut window, *sequence, *at)? {
-                let (start, end) = (entry.summary.base_offset, entry.summary.last_offset.next());
-                ledger.seen(entry.partition, entry.log, start, end);
+            match tally {
+                Ok(tally) => ledger.tally(&tally),
+                Err(error) => tracing::error!(%error, "what the WAL blocks before held cannot be told from this one"),
+            }
+            if is_readable {
+                for entry in block.entries(&bytes).map_err(|error| error.in_object(&file.name))? {
+                    let WalEntry { partition, log, leader_epoch, summary, .. } = entry;
+                    let end = summary.last_offset.next();
+                    ledger.seen(LogEnd { partition, log, leader_epoch, end }, summary.base_offset);
+                }
+                next = sequence.next();
             }
         }
-        tell_lost(ledger, None);
+        if next < end {
+            lose(ledger, bad, (next, end), false);
+        }
         Ok(())
+    }
+
+    /// Says what is where a block was found before.
+    fn classify<'a>(
+        &self,
+        window: &'a mut Option<(usize, Window)>,
+        sequence: WalSequence,
+        at: At,
+    ) -> Result<(&'a mut Window, BlockClass), SealError> {
+        let file = &self.segments[at.segment].file;
+        if window.as_ref().is_none_or(|(segment, _)| *segment != at.segment) {
+            *window = Some((at.segment, Window::new(file.clone())));
+        }
+        let (_, window) = window.as_mut().expect("just made sure");
+        let class = window.classify(at.position, &self.expect(at.segment, sequence));
+        Ok((window, class.map_err(disk_error("read", &file.name))?))
     }
 
     /// Reads a block that was found readable.
@@ -224,19 +264,21 @@ impl Blocks {
         at: At,
     ) -> Result<Vec<WalEntry>, SealError> {
         let file = &self.segments[at.segment].file;
-        if window.as_ref().is_none_or(|(segment, _)| *segment != at.segment) {
-            *window = Some((at.segment, Window::new(file.clone())));
-        }
-        let (_, window) = window.as_mut().expect("just made sure");
-        let read = disk_error("read", &file.name);
-        let BlockClass::Valid(block) =
-            window.classify(at.position, &self.expect(at.segment, sequence)).map_err(&read)?
-        else {
+        let (window, class) = self.classify(window, sequence, at)?;
+        let BlockClass::Valid(block) = class else {
             return Err(SealError::Changed { sequence, segment: file.name.clone() });
         };
-        let bytes = window.bytes_of(at.position, &block).map_err(&read)?;
+        let bytes = window.bytes_of(at.position, &block).map_err(disk_error("read", &file.name))?;
         Ok(block.entries(&bytes).map_err(|error| error.in_object(&file.name))?)
     }
+}
+
+/// Groups, the second number exclusive, were acknowledged and cannot be read.
+fn lose(ledger: &mut Ledger, bad: &[Bad], (first, end): (WalSequence, WalSequence), committed: bool) {
+    let what = bad.iter().find(|b| first <= b.sequence && b.sequence < end);
+    let what = what.map_or("there is no block of that number".to_owned(), |b| b.what.clone());
+    tracing::error!(%first, %end, committed, what, "acknowledged WAL blocks are unreadable");
+    ledger.lost(first, end, committed, what);
 }
 
 struct DiskReplay {

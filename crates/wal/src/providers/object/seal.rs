@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forebay_env::Env;
-use forebay_format::{ErrorKind, Fence, Footer, FormatError, ObjectRange, Section, WalObject, WalObjectParse};
+use forebay_format::{
+    ErrorKind, Fence, Footer, FormatError, LogEnd, ObjectRange, Section, Tally, WalObject, WalObjectParse,
+};
 use forebay_store::{CreateError, Object, Span, Store, StoreError, StoreErrorKind, create_exact};
 use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -46,7 +48,8 @@ pub struct ObjectSealer {
 #[derive(Clone, Debug)]
 enum Found {
     Nothing,
-    Data(WrittenObject),
+    /// With what it tells of the numbers before it.
+    Data(WrittenObject, Tally),
     Fence,
     /// An object that cannot be read: it was written whole, so it decayed.
     Corrupt(String),
@@ -73,7 +76,9 @@ impl ObjectSealer {
             };
             match self.parse(tail).await? {
                 Ok((WalObject::Fence(fence), _)) => return check_fence(&fence, of, sequence).map(|()| Found::Fence),
-                Ok((WalObject::Data(footer), size)) => return written(&footer, size, of, sequence).map(Found::Data),
+                Ok((WalObject::Data(footer), size)) => {
+                    return Ok(Found::Data(written(&footer, size, of, sequence)?, footer.tally));
+                }
                 Err(error) => corrupt = Some(error.in_object(&key)),
             }
         }
@@ -134,7 +139,7 @@ impl ObjectSealer {
                     continue;
                 }
                 Found::Fence => seen.fence = Some(number),
-                Found::Data(_) | Found::Corrupt(_) => seen.end = number.next(),
+                Found::Data(..) | Found::Corrupt(_) => seen.end = number.next(),
             }
             missing = 0;
             seen.found.insert(number, found);
@@ -191,9 +196,10 @@ impl Sealer for ObjectSealer {
             };
             match found {
                 Found::Fence => break,
-                Found::Data(object) => {
-                    for ObjectRange { partition, log, range, .. } in &object.ranges {
-                        ledger.seen(*partition, *log, range.start(), range.end());
+                Found::Data(object, tally) => {
+                    ledger.tally(&tally);
+                    for ObjectRange { partition, log, leader_epoch, range, .. } in object.ranges.iter().copied() {
+                        ledger.seen(LogEnd { partition, log, leader_epoch, end: range.end() }, range.start());
                     }
                     objects.push(object);
                 }
