@@ -4,14 +4,15 @@
 //!
 //! Invariants:
 //! 1. Reading begins after everything that an earlier machine of this broker epoch appended is durable.
-//! 2. Records are taken in the order of their offsets, each once, from the snapshot's offset up to the log end.
+//! 2. Records are taken in the order of their offsets, each once, from the snapshot's offset up to the log end. Those
+//!    that a corrupt WAL took are passed over and named: as in Kafka, a coordinator goes on with what its log has.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_format::{CoordinatorKind, CoordinatorSnapshot, FormatError};
-use forebay_log::{Isolation, LogError, Partition, ReadRequest};
+use forebay_log::{ColdError, Isolation, LogError, Partition, ReadRequest};
 use forebay_metadata::state::SnapshotRef;
 use forebay_metadata::{Command, Reply, SubmitError};
 use forebay_store::{Key, StoreError};
@@ -149,7 +150,18 @@ async fn load_once<L: Loader>(shared: &Arc<Shared>, partition: Arc<Partition>) -
             bytes_max: READ_BYTES,
             at_least_one: true,
         };
-        let read = partition.read(request).await?;
+        let read = match partition.read(request).await {
+            Err(LogError::Cold(error @ ColdError::Lost { range, .. })) => {
+                // Closed for ever, it would take every group or transaction of the partition with it.
+                tracing::error!(
+                    topic = %super::internal::name(L::KIND), error = &error as &dyn std::error::Error,
+                    "a coordinator opens without some of its records: what they decided is forgotten"
+                );
+                next = range.end();
+                continue;
+            }
+            read => read?,
+        };
         let work = move || {
             let mut entries = 0;
             for run in &read.batches {

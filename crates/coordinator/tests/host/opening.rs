@@ -1,9 +1,10 @@
 //! Opening, snapshots, and the end of a broker epoch.
 
 use forebay_coordinator::host::{CoordinatorError, CoordinatorKind};
-use forebay_metadata::{Command, Reply};
+use forebay_metadata::{BrokerLife, Command, Reply};
 use forebay_store::{Key, Prefix};
-use forebay_types::Offset;
+use forebay_types::{Offset, TopicPartition};
+use forebay_wal::{SealedContents, Sealer};
 
 use crate::world::{World, producer_id};
 
@@ -47,6 +48,49 @@ async fn a_coordinator_that_cannot_be_opened_says_so() {
     world.bucket.create(&key, bytes.into()).await.expect("put back");
     life.env.sleep(std::time::Duration::from_secs(11)).await;
     assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(5)));
+}
+
+/// Records of a coordinator that went with a corrupt WAL write are forgotten; the coordinator, and what it knew before and
+/// learned after them, are not.
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_opens_without_the_records_that_a_corrupt_wal_took() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    let partition = life.own_partition_of("readers").await.id();
+    for offset in [5, 6, 7] {
+        life.commit("readers", "orders", offset).await.expect("committed");
+    }
+    let written = life.broker;
+    world.crash(life).await;
+    decay(&world, written, partition, 1).await;
+    let life = world.start().await;
+    assert_eq!(life.recovered.lost.len(), 2, "the write and the partition: {:?}", life.recovered.lost);
+    assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(7)), "what came behind it counts");
+
+    // The very last record goes, and another partition's tells of it: what came before counts again.
+    life.commit("readers", "orders", 8).await.expect("committed");
+    let elsewhere = |group: &String| life.own_partition(CoordinatorKind::Group, group).id() != partition;
+    let other = (0..100).map(|n| format!("others-{n}")).find(elsewhere).expect("groups are spread");
+    life.commit(&other, "orders", 1).await.expect("committed");
+    let written = life.broker;
+    world.crash(life).await;
+    decay(&world, written, partition, 0).await;
+    let life = world.start().await;
+    assert_eq!(life.recovered.lost.len(), 2, "the write and the partition: {:?}", life.recovered.lost);
+    assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(7)));
+    life.commit("readers", "orders", 9).await.expect("it takes commits");
+    assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(9)));
+}
+
+/// Makes a WAL write unreadable: the one that holds the last records of a partition, or one so many before it.
+async fn decay(world: &World, life: BrokerLife, partition: TopicPartition, before: usize) {
+    let sealed = world.wal.seal(life.broker, life.epoch, None).await.expect("in memory");
+    let SealedContents::Entries(replay) = sealed.contents else { panic!("memory holds entries") };
+    let groups = replay.collect().await.expect("in memory");
+    let mut of_it = groups.iter().rev().filter(|(_, entries)| entries.iter().any(|entry| entry.partition == partition));
+    let (sequence, _) = of_it.nth(before).expect("so many writes");
+    world.wal.decay(life.broker, life.epoch, *sequence);
 }
 
 /// Once the WAL has ended, or the host was stopped, nobody is answered as if by a coordinator.

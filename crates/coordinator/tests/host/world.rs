@@ -16,8 +16,8 @@ use forebay_coordinator::machine::txn::{
 use forebay_env::simulated::{ArmedFailPoints, SimClock, SimDisk, Trace, parts};
 use forebay_env::{Env, Parts};
 use forebay_log::{
-    Isolation, LogConfig, LogError, Owner, OwnerParts, Partition, ReadRequest, Recovery, Sealers, Verification,
-    validate,
+    Isolation, LogConfig, LogError, Owner, OwnerParts, Partition, ReadRequest, Recovered, Recovery, Sealers,
+    Verification, validate,
 };
 use forebay_metadata::state::WalKind;
 use forebay_metadata::store::Host;
@@ -35,7 +35,7 @@ pub struct World {
     pub fail_points: ArmedFailPoints,
     pub clock: SimClock,
     pub config: HostConfig,
-    wal: MemoryWal,
+    pub wal: MemoryWal,
     starts: u64,
 }
 
@@ -47,6 +47,7 @@ pub struct Life {
     pub broker: BrokerLife,
     pub metadata: Arc<dyn Metadata>,
     pub owner: Owner,
+    pub recovered: Recovered,
     pub coordinators: Arc<Coordinators>,
 }
 
@@ -124,7 +125,7 @@ impl World {
             markers: Arc::new(LocalMarkers::new(env.clone(), Arc::clone(&owner.partitions), owner.wal.clone())),
             config: self.config.clone(),
         });
-        Life { env, bucket, host, broker: life, metadata, owner, coordinators }
+        Life { env, bucket, host, broker: life, metadata, owner, recovered, coordinators }
     }
 
     /// Ends a life as a power cut does: its tasks stop where they are.
