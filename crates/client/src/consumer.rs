@@ -164,8 +164,9 @@ impl Consumer {
     /// the wait, or where a leader was not to be found this time.
     ///
     /// # Errors
-    /// A code that no repeat will change, OFFSET_OUT_OF_RANGE among them (the caller decides where to go on); a batch
-    /// that is corrupt; or [`ClientError::GaveUp`] after failing for the client's deadline.
+    /// A code that no repeat will change, OFFSET_OUT_OF_RANGE among them (the caller decides where to go on); records that
+    /// are corrupt, here or at the broker; or [`ClientError::GaveUp`] after failing for the client's deadline. What other
+    /// partitions gave comes first: an error of one is told by the poll that has nothing else.
     pub async fn poll(&mut self) -> Result<Vec<Fetched>, ClientError> {
         match self.try_poll().await {
             Ok((fetched, None)) => {
@@ -211,20 +212,24 @@ impl Consumer {
         }
         let fetches = by_node.iter().map(|(node, wanted)| self.fetch(*node, wanted));
         let mut fetched = Vec::new();
-        let mut failed = None;
+        let mut failures = Failures::default();
         let answers = join_all(fetches).await;
         for (answer, wanted) in answers.into_iter().zip(by_node.values()) {
-            let outcome = answer.and_then(|response| self.take(response, wanted, &mut fetched, &mut failed));
-            match outcome {
-                Ok(()) => {}
-                Err(error) if error.kind() == Kind::Retry => {
-                    for (partition, ..) in wanted {
-                        self.client.forget_topic(&partition.topic);
+            match answer {
+                Ok(response) => self.take(response, wanted, &mut fetched, &mut failures),
+                Err(error) => {
+                    if error.kind() == Kind::Retry {
+                        for (partition, ..) in wanted {
+                            self.client.forget_topic(&partition.topic);
+                        }
                     }
-                    failed = Some(error);
+                    failures.add(error);
                 }
-                Err(error) => return Err(error),
             }
+        }
+        let Failures { again: failed, refused } = failures;
+        if let Some(error) = refused.filter(|_| fetched.is_empty()) {
+            return Err(error);
         }
         // Only now do positions move: whatever failed above is fetched again.
         for one in &fetched {
@@ -308,8 +313,8 @@ impl Consumer {
         response: FetchResponse,
         wanted: &[(Partition, Offset, Leader)],
         fetched: &mut Vec<Fetched>,
-        failed: &mut Option<ClientError>,
-    ) -> Result<(), ClientError> {
+        failures: &mut Failures,
+    ) {
         for topic in response.responses {
             let Some(name) = self.name_of(&topic) else { continue };
             for data in topic.partitions {
@@ -317,17 +322,15 @@ impl Consumer {
                 let Some((partition, position, _)) = asked else { continue };
                 match self.take_partition(partition, *position, data) {
                     Ok(one) => fetched.extend(one),
-                    Err(error) if error.kind() == Kind::Retry => {
+                    Err(error) => {
                         if error.code().is_some_and(is_stale_leader) {
                             self.client.forget_topic(&partition.topic);
                         }
-                        *failed = Some(error);
+                        failures.add(error);
                     }
-                    Err(error) => return Err(error),
                 }
             }
         }
-        Ok(())
     }
 
     fn name_of(&self, topic: &FetchableTopicResponse) -> Option<TopicName> {
@@ -348,6 +351,13 @@ impl Consumer {
         let what = format!("fetch from {partition} at offset {position}");
         match code(data.error_code) {
             ErrorCode::None => {}
+            // Retriable where something is written; what is stored does not mend itself.
+            code @ ErrorCode::CorruptMessage => {
+                return Err(ClientError::Corrupt {
+                    what,
+                    reason: format!("the broker cannot read its records ({code})"),
+                });
+            }
             code => return Err(ClientError::refused(what, code)),
         }
         let aborted = data.aborted_transactions.unwrap_or_default();
@@ -369,6 +379,25 @@ impl Consumer {
             high_watermark: offset(data.high_watermark),
             last_stable_offset: offset(data.last_stable_offset),
         }))
+    }
+}
+
+/// What went wrong in one round of fetches.
+#[derive(Default)]
+struct Failures {
+    /// May go well the next time: the last one.
+    again: Option<ClientError>,
+    /// Will not: the first one.
+    refused: Option<ClientError>,
+}
+
+impl Failures {
+    fn add(&mut self, error: ClientError) {
+        if error.kind() == Kind::Retry {
+            self.again = Some(error);
+        } else {
+            self.refused.get_or_insert(error);
+        }
     }
 }
 

@@ -112,6 +112,26 @@ async fn a_consumer_goes_on_where_it_was() {
     assert_eq!((error.kind(), error.code()), (Kind::Reject, Some(ErrorCode::OffsetOutOfRange)));
 }
 
+/// A partition that cannot be read does not take the others' records away: they come first, then its error, at once and
+/// by name, as what is stored does not mend itself.
+#[tokio::test(start_paused = true)]
+async fn one_partitions_error_leaves_the_others_records() {
+    let rig = Rig::new();
+    produce(&rig, &["a"]).await;
+    let mut consumer = Consumer::new(&rig.client, ConsumerConfig::default());
+    consumer.assign(partition(0), StartAt::Earliest);
+    consumer.assign(partition(1), StartAt::Offset(at(99)));
+    assert_eq!(values(&consumer.poll().await.expect("the other's records")), "0:a");
+    assert_eq!(consumer.position(&partition(0)), Some(at(1)));
+    let error = consumer.poll().await.expect_err("nothing but the error");
+    assert_eq!(error.code(), Some(ErrorCode::OffsetOutOfRange));
+    consumer.unassign(&partition(1));
+    rig.fault(ApiKey::Fetch, &[Fault::Refuse(ErrorCode::CorruptMessage)]);
+    let error = consumer.poll().await.expect_err("told at once");
+    let told = "fetch from orders-0 at offset 1: the broker cannot read its records (CORRUPT_MESSAGE)";
+    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::Reject, told));
+}
+
 /// With read-committed neither aborted records nor those of an open transaction are seen; the position passes the first
 /// and waits before the second.
 #[tokio::test(start_paused = true)]
