@@ -42,8 +42,8 @@ pub enum WalError {
     #[error("a WAL of {total} in segments of {segment} is too small: it needs two segments of {least} or more")]
     Small { total: ByteSize, segment: ByteSize, least: ByteSize },
     #[error(
-        "the disk is too full for a WAL: {folder} needs {needed} for its first segment; free some space, or set a smaller \
-         segment"
+        "the disk is too full for another segment of the WAL: {folder} needs {needed} for it; free some space, or set \
+         forebay.wal.segment.bytes lower"
     )]
     DiskFull { folder: String, needed: ByteSize, source: Arc<io::Error> },
 }

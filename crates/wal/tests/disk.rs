@@ -279,7 +279,8 @@ async fn a_full_disk_stops_the_start_and_later_only_the_growth() {
     let refused = open(&disk, disk_config("/wal")).await.expect_err("no room for one segment");
     assert_eq!(
         refused.to_string(),
-        "the disk is too full for a WAL: /wal needs 256 KiB for its first segment; free some space, or set a smaller segment"
+        "the disk is too full for another segment of the WAL: /wal needs 256 KiB for it; free some space, or set \
+         forebay.wal.segment.bytes lower"
     );
     assert!(disk.files().is_empty(), "nothing is left lying about: {:?}", disk.files());
     disk.inject(DiskFault::Capacity(600 << 10));

@@ -3,8 +3,10 @@
 use std::error::Error;
 
 use forebay_broker::{Broker, BrokerOptions, StartError};
+use forebay_env::simulated::DiskFault;
 use forebay_env::{Env, real};
 
+use crate::inside::Inside;
 use crate::support::{admin, options};
 
 async fn refused(env: &Env, options: &BrokerOptions) -> String {
@@ -27,6 +29,21 @@ async fn a_folder_in_use_is_refused() {
     let told = refused(&env, &options).await;
     assert!(told.ends_with("is in use by another process: stop that one, or choose another folder"), "{told}");
     assert_eq!(admin(&env, &broker, "/ready").await.0, "200");
+    broker.stop().await.expect("drained");
+}
+
+/// A disk that has no room for the first segment fails the start, which says how much is wanted and what to do. With
+/// room, the same folder starts.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_told_at_the_start() {
+    let inside = Inside::new(3);
+    inside.disk.inject(DiskFault::Capacity(1 << 20));
+    let told = refused(&inside.env, &inside.options(&[])).await;
+    let expected = "could not open the write-ahead log: the disk is too full for another segment of the WAL: /data/wal \
+                    needs 2 MiB for it; free some space, or set forebay.wal.segment.bytes lower: ";
+    assert!(told.starts_with(expected), "{told}");
+    inside.disk.heal();
+    let broker = Broker::start(inside.env.clone(), inside.options(&[])).await.expect("it starts now");
     broker.stop().await.expect("drained");
 }
 
