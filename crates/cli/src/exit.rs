@@ -92,6 +92,9 @@ pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
         ClientError::GaveUp { outcome: Outcome::DidNotHappen, .. } | ClientError::NoAnswer { .. } => {
             Some("is a Kafka broker listening there? -b names another")
         }
+        ClientError::Corrupt { .. } => Some(
+            "`forebay bucket fsck` names what is damaged; `topic consume -p N --offset M` reads what lies behind it",
+        ),
         ClientError::GaveUp { .. } => Some("it may have taken effect: look before repeating it"),
         _ => None,
     }

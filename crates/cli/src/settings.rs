@@ -98,7 +98,8 @@ pub fn environment() -> BTreeMap<String, String> {
 
 /// The keys of a properties file, each of them known.
 pub fn read_file(path: &Path) -> Result<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the configuration {}", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| usage(format!("the configuration {} cannot be read: {error}", path.display())))?;
     let found = properties::parse(&text).map_err(|error| usage(format!("{}: {error}", path.display())))?;
     for name in found.keys() {
         key(name).map_err(|error| usage(format!("{}: {error}", path.display())))?;
