@@ -51,13 +51,19 @@ pub fn run(options: &Options) -> Result<()> {
 fn kill(options: &Options, kind: &str) -> Result<()> {
     let started = Instant::now();
     let (mut brokers, mut pipelines, mut rows, mut seed) = (0, 0, 0, options.seed);
+    let (mut lost, mut duplicated) = (0, 0);
     while brokers < options.rounds {
         let report = demo(kind, seed)?;
         let number =
             |at: &str| report.pointer(at).and_then(Value::as_u64).with_context(|| format!("the report has no {at}"));
-        let (lost, duplicated) = (number("/lost")?, number("/duplicated")?);
+        if report["holds"] != true {
+            let (why, again) = (&report["broken"]["what"], &report["again"]);
+            bail!("seed {seed}: lost {}, duplicated {}: {why}; again: {again}", report["lost"], report["duplicated"]);
+        }
+        lost += number("/lost")?;
+        duplicated += number("/duplicated")?;
         if lost > 0 || duplicated > 0 {
-            bail!("seed {seed}: lost {lost}, duplicated {duplicated}");
+            bail!("seed {seed}: lost {lost}, duplicated {duplicated}, and the proof says that it holds");
         }
         brokers += number("/killed/broker")?;
         pipelines += number("/killed/pipeline")?;
@@ -67,7 +73,7 @@ fn kill(options: &Options, kind: &str) -> Result<()> {
     }
     println!(
         "{kind}: {brokers} kills of the broker and {pipelines} of the pipeline, seeds {} to {}, {rows} committed rows, \
-         lost 0, duplicated 0, {} s",
+         lost {lost}, duplicated {duplicated}, {} s",
         options.seed,
         seed - 1,
         started.elapsed().as_secs()
@@ -75,10 +81,12 @@ fn kill(options: &Options, kind: &str) -> Result<()> {
     Ok(())
 }
 
+/// The report of one run, of a proof that holds or of one that has failed.
 fn demo(kind: &str, seed: u64) -> Result<Value> {
     let mut command = shell::command(workspace::target().join("release").join("forebay"));
     let seed = seed.to_string();
     command.args(["--format", "json", "demo", "--wal", kind, "--kills", KILLS_PER_RUN, "--seed", &seed]);
-    let printed = shell::output(&mut command)?;
-    serde_json::from_str(&printed).with_context(|| format!("read the demo's report: {printed}"))
+    let done = command.output().with_context(|| format!("start {}", command.get_program().display()))?;
+    let (printed, told) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    serde_json::from_str(&printed).with_context(|| format!("read the demo's report ({}): {printed}{told}", done.status))
 }

@@ -15,7 +15,8 @@
 //! 1. What is compared with is never taken from the broker: the ledger comes from acknowledgements, the truth from the
 //!    file, by a pass that shares no code with the pipeline.
 //! 2. A check that is not made, or that a planted fault (`--sabotage`) does not turn red, is an error, not a success.
-//! 3. No child outlives this process: each ends when its standard input closes.
+//! 3. What the report says was lost and duplicated, and its table, are counted from what the broker served at the end.
+//! 4. No child outlives this process: each ends when its standard input closes.
 
 mod armed;
 mod broker;
@@ -29,6 +30,7 @@ mod plan;
 mod process;
 mod reader;
 mod report;
+mod tally;
 mod track;
 mod watcher;
 
@@ -116,7 +118,7 @@ pub async fn run(env: &Env, args: DemoArgs, format: Format) -> Result<Exit> {
         () = stop.asked() => Err(Ended::Interrupted),
         directed = director.direct() => directed,
     };
-    let proof = director.close();
+    let proof = director.close().await;
     stage.end().await;
     let took = env.monotonic() - began;
     let verdict = match directed {

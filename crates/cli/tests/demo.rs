@@ -24,27 +24,30 @@ fn the_proof_holds() {
     let (code, report) = demo(&["--kills", "3"]);
     assert_eq!(code, 0, "{report:#}");
     assert_eq!((&report["lost"], &report["duplicated"]), (&0.into(), &0.into()));
+    assert!(report["table"].is_array() && report["table"] == report["file"], "{report:#}");
     assert_eq!((&report["rows"], &report["table"][0]["flights"]), (&27_004.into(), &1573.into()), "{report:#}");
     assert_eq!(report["kills"].as_array().map(Vec::len), Some(3));
 }
 
-/// A fault, and the check that must name it. One kill is enough: the schedule begins with the one that shows it.
-fn turns_red(sabotage: &str, check: &str) {
+/// A fault, the check that must name it, and the count that must not be 0. One kill is enough: the schedule begins with the
+/// one that shows it.
+fn turns_red(sabotage: &str, check: &str, counted: &str) {
     let (code, report) = demo(&["--kills", "1", "--sabotage", sabotage]);
     assert_eq!((code, &report["broken"]["check"]), (10, &check.into()), "{report:#}");
+    assert!(report["counted"][counted].as_u64().is_some_and(|count| count > 0), "{report:#}");
 }
 
 #[test]
 fn acknowledging_before_writing_is_noticed() {
-    turns_red("ack-before-write", "acknowledged-is-kept");
+    turns_red("ack-before-write", "acknowledged-is-kept", "eventsLost");
 }
 
 #[test]
 fn forgotten_sequences_are_noticed() {
-    turns_red("forget-producer-state", "every-event-once");
+    turns_red("forget-producer-state", "every-event-once", "eventsDuplicated");
 }
 
 #[test]
 fn aborted_rows_taken_for_real_are_noticed() {
-    turns_red("ignore-aborts", "committed-rows-count-on");
+    turns_red("ignore-aborts", "committed-rows-count-on", "rowsDuplicated");
 }

@@ -16,12 +16,13 @@ use forebay_client::{Admin, Client, ClientConfig, ClientError, ErrorCode, Isolat
 use forebay_env::Env;
 use forebay_types::TopicName;
 
-use super::checks::{self, Broken, Check, broken, still_seen};
+use super::checks::{self, Broken, Check, Reading, broken, still_seen};
 use super::departures::{Departure, Truth};
 use super::feed::Feed;
 use super::plan::{Blow, Kill};
 use super::process::{Child, Death};
 use super::report::{Done, Proof};
+use super::tally::{Due, Tally};
 use super::track::Track;
 use super::watcher::{Alarm, Watcher};
 use super::{DEPARTURES, DEPARTURES_PARTITIONS, GROUP, STATS, STATS_PARTITIONS, Sabotage, reader};
@@ -185,10 +186,12 @@ pub struct Director<'a> {
     stats: TopicName,
     running: Option<(Feed, Watcher)>,
     /// The input as it was read last.
-    input_seen: checks::Reading,
+    input_seen: Reading,
     track: Track,
     done: Vec<Done>,
     readings: u64,
+    /// Of the last reading, once the pipeline is through.
+    tally: Option<Tally>,
 }
 
 impl<'a> Director<'a> {
@@ -216,22 +219,35 @@ impl<'a> Director<'a> {
             departures: reader::topic(DEPARTURES)?,
             stats: reader::topic(STATS)?,
             running: None,
-            input_seen: checks::Reading::new(),
+            input_seen: Reading::new(),
             track,
             done: Vec::new(),
             readings: 0,
+            tally: None,
         })
     }
 
-    /// What was done and proved so far.
-    pub fn close(self) -> Proof {
+    /// What was done and proved so far. What a failed proof has lost is counted by one more reading, checks or no checks.
+    pub async fn close(mut self) -> Proof {
         self.track.close();
-        let (fed, rows, batches) = match &self.running {
-            Some((feed, watcher)) => (feed.acknowledged(), watcher.rows(), feed.ledger().batches()),
-            None => (0, 0, 0),
+        let (fed, batches) = match &self.running {
+            Some((feed, _)) => (feed.acknowledged(), feed.ledger().batches()),
+            None => (0, 0),
         };
-        let table = self.truth.table().collect();
-        Proof { fed, rows, batches, readings: self.readings, kills: self.done, table }
+        if self.tally.is_none() && self.running.is_some() {
+            let env = self.env.clone();
+            self.tally = env.timeout(REASON_LIMIT, self.count()).await.and_then(Result::ok);
+        }
+        let file = self.truth.table().collect();
+        Proof { fed, batches, readings: self.readings, kills: self.done, tally: self.tally, file }
+    }
+
+    /// Counts both topics as they are now, wherever the pipeline is.
+    async fn count(&self) -> Result<Tally, Ended> {
+        let (acknowledged, seen) = (self.feed().ledger().rows(), self.watcher().seen());
+        let input = self.read(&self.departures, Isolation::ReadUncommitted).await?;
+        let output = self.read(&self.stats, self.isolation).await?;
+        Ok(Tally::of(&input, &acknowledged, &output, Due::Seen(&seen), &self.truth))
     }
 
     /// The whole schedule and the final checks.
@@ -281,8 +297,9 @@ impl<'a> Director<'a> {
         self.track
             .say(&format!("{:>7} events  all acknowledged; the pipeline goes on to the end", count(total as u64)));
         self.until(|_, rows| rows >= total).await?;
-        self.verify().await?;
-        self.watcher().finished(&self.truth)?;
+        let (input, output) = self.verify().await?;
+        let tally = Tally::of(&input, &self.feed().ledger().rows(), &output, Due::All, &self.truth);
+        self.tally.insert(tally).check(&self.truth)?;
         self.offsets_are_at_the_end().await
     }
 
@@ -370,8 +387,9 @@ impl<'a> Director<'a> {
         killed(&pipeline.ended().await?, pipeline, "pipeline")
     }
 
-    /// Reads both topics from the beginning and holds them against the ledger, the file, and what was read before.
-    async fn verify(&mut self) -> Result<(), Ended> {
+    /// Reads both topics from the beginning and holds them against the ledger, the file, and what was read before. Gives
+    /// both readings.
+    async fn verify(&mut self) -> Result<(Reading, Reading), Ended> {
         // Taken before the reading: all of it must be in there.
         let ledger = self.feed().ledger();
         let rows_seen = self.watcher().seen();
@@ -379,15 +397,15 @@ impl<'a> Director<'a> {
         ledger.check(&input)?;
         checks::once(&input, &self.rows)?;
         still_seen(DEPARTURES, &self.input_seen, &input)?;
-        self.input_seen = input;
+        self.input_seen.clone_from(&input);
         let output = self.read(&self.stats, self.isolation).await?;
         checks::rows(&output, &self.truth)?;
         still_seen(STATS, &rows_seen, &output)?;
         self.readings += 1;
-        Ok(())
+        Ok((input, output))
     }
 
-    async fn read(&self, topic: &TopicName, isolation: Isolation) -> Result<checks::Reading, Ended> {
+    async fn read(&self, topic: &TopicName, isolation: Isolation) -> Result<Reading, Ended> {
         let reading = self.env.timeout(STALL_LIMIT, reader::read(&self.client, topic, isolation)).await;
         match reading {
             None => Err(anyhow!("{topic} could not be read to its end within {} s", STALL_LIMIT.as_secs()).into()),

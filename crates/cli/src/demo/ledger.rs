@@ -1,5 +1,7 @@
 //! The feeder's own record of what was acknowledged, kept outside of the broker.
 
+use std::collections::BTreeSet;
+
 use forebay_client::Ack;
 
 use super::checks::{Broken, Check, Reading, broken};
@@ -32,6 +34,11 @@ impl Ledger {
 
     pub fn batches(&self) -> usize {
         self.0.len()
+    }
+
+    /// The rows that were acknowledged.
+    pub fn rows(&self) -> BTreeSet<u32> {
+        self.0.iter().flat_map(|batch| &batch.rows).copied().collect()
     }
 
     /// Every batch is in `reading`, whole, at its offsets, with its checksum and its rows.

@@ -52,11 +52,6 @@ impl Watcher {
         self.watched.lock().seen.clone()
     }
 
-    /// Whether the rows so far are the whole table.
-    pub fn finished(&self, truth: &Truth) -> Result<(), Broken> {
-        self.watched.lock().rows.finished(truth)
-    }
-
     pub fn alarm(&self) -> Option<Alarm> {
         self.watched.lock().alarm.clone()
     }
