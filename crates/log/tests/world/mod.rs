@@ -1,4 +1,4 @@
-//! One broker's log over a simulated disk and a bucket in memory, started, crashed and started again.
+//! One broker's log over a simulated disk and a bucket in memory, started, crashed at will, and started again.
 
 #![allow(dead_code)] // Each test file uses its part of the world.
 
@@ -8,9 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use forebay_env::Env;
-use forebay_env::Parts;
-use forebay_env::simulated::{SimClock, SimDisk, Trace, parts};
+use forebay_env::simulated::{ArmedFailPoints, CrashedAt, SimClock, SimDisk, Trace, parts};
+use forebay_env::{Env, FailPoint, Parts};
 use forebay_log::{
     Appended, Isolation, LogConfig, LogError, Owner, OwnerParts, Partition, ReadBatches, ReadRequest, Recovered,
     Recovery, Sealers, UploadConfig, Verification, validate,
@@ -19,7 +18,7 @@ use forebay_metadata::state::WalKind;
 use forebay_metadata::store::Host;
 use forebay_metadata::{BrokerLife, Command, Metadata, Reply};
 use forebay_store::memory::MemoryStore;
-use forebay_store::{Bucket, Purpose, Store};
+use forebay_store::{Bucket, Faulty, Purpose, Store};
 use forebay_types::{
     BrokerId, ByteSize, ClusterId, Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicName,
 };
@@ -27,11 +26,19 @@ use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::providers::object::{ObjectConfig, ObjectProvider, ObjectSealer};
 use forebay_wal::{Provider, Sealer, WalOwner};
 use forebay_wire::BatchBuilder;
+use futures::FutureExt;
+
+/// Bytes of a `disk` WAL.
+pub const WAL_ROOM: u64 = 8 << 20;
 
 /// What survives a crash: the disk and the bucket. And what the test knows.
 pub struct World {
     pub disk: SimDisk,
+    /// The way to the bucket, which can go wrong.
+    pub faults: Arc<Faulty>,
+    /// The bucket itself.
     pub bucket: Arc<dyn Store>,
+    pub fail_points: ArmedFailPoints,
     clock: SimClock,
     pub wal: Kind,
     pub config: LogConfig,
@@ -56,21 +63,54 @@ pub struct Life {
 
 impl World {
     pub fn new(wal: Kind) -> Self {
-        let disk = SimDisk::new(7, Trace::default());
-        let env = Env::new(parts(7, &disk));
+        Self::seeded(wal, 7)
+    }
+
+    /// What the disk keeps of unsynced writes follows from the seed.
+    pub fn seeded(wal: Kind, seed: u64) -> Self {
+        let disk = SimDisk::new(seed, Trace::default());
+        let env = Env::new(parts(seed, &disk));
         let config = LogConfig {
             upload: UploadConfig { size_target: ByteSize::new(20_000), ..UploadConfig::default() },
             warm_budget: ByteSize::new(0),
             ..LogConfig::default()
         };
-        let bucket = Arc::new(MemoryStore::new(&env));
-        Self { disk, bucket, clock: SimClock::default(), wal, config, starts: 0 }
+        let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(&env));
+        let faults = Arc::new(Faulty::with_seed(&env, Arc::clone(&bucket), seed));
+        let fail_points = ArmedFailPoints::default();
+        Self { disk, faults, bucket, fail_points, clock: SimClock::default(), wal, config, starts: 0 }
+    }
+
+    /// The machine loses power at the next passage of `point`: its disk forgets what was not synced, and nothing that it
+    /// still does reaches the bucket.
+    pub fn cut_power_at(&self, point: FailPoint) {
+        let (disk, faults) = (self.disk.clone(), Arc::clone(&self.faults));
+        self.fail_points.arm(point, 0, move || {
+            disk.crash();
+            faults.set_outage(true);
+        });
+    }
+
+    /// Starts a life whose power is cut while it takes over. Gives the point that it came to.
+    ///
+    /// # Panics
+    /// It was not cut, or something else went wrong.
+    pub async fn start_and_fail(&mut self) -> FailPoint {
+        let start = std::panic::AssertUnwindSafe(self.start()).catch_unwind();
+        let Err(panic) = start.await else { panic!("the start came through") };
+        let CrashedAt(point) = *panic.downcast().expect("no other panic than at the point");
+        self.power_is_back().await;
+        point
     }
 
     pub async fn start(&mut self) -> Life {
         self.starts += 1;
-        let env = Env::new(Parts { clock: Box::new(self.clock.clone()), ..parts(self.starts, &self.disk) });
-        let bucket = Bucket::over(&env, Arc::clone(&self.bucket));
+        let env = Env::new(Parts {
+            clock: Box::new(self.clock.clone()),
+            fail_points: Box::new(self.fail_points.clone()),
+            ..parts(self.starts, &self.disk)
+        });
+        let bucket = Bucket::over(&env, Arc::<Faulty>::clone(&self.faults));
         let host = Host::open(&env, bucket.store(Purpose::Metadata), None).await.expect("the metadata opens");
         let metadata: Arc<dyn Metadata> = host.metadata();
         let cluster = metadata.cluster().clone();
@@ -97,8 +137,8 @@ impl World {
         let recovered = recovery.run(&registered, &sealers).await.expect("earlier lives are closed");
         let provider: Box<dyn Provider> = match self.wal {
             Kind::Disk => {
-                let config =
-                    DiskConfig { segment: ByteSize::mib(1), total: ByteSize::mib(8), ..DiskConfig::new(folder()) };
+                let (segment, total) = (ByteSize::mib(1), ByteSize::new(WAL_ROOM));
+                let config = DiskConfig { segment, total, ..DiskConfig::new(folder()) };
                 let closed = move |_: &ClusterId, _, epoch| epoch < life.epoch;
                 Box::new(DiskProvider::open(&env, config, by, closed).await.expect("the WAL opens"))
             }
@@ -122,8 +162,14 @@ impl World {
     /// Ends a life as a power cut does: its tasks stop where they are, and what was not synced is gone.
     pub async fn crash(&mut self, life: Life) {
         drop(life);
+        self.power_is_back().await;
+    }
+
+    async fn power_is_back(&mut self) {
         tokio::task::yield_now().await;
         self.disk.crash();
+        self.fail_points.disarm_all();
+        self.faults.set_outage(false);
     }
 }
 
@@ -169,9 +215,14 @@ impl Life {
 
     /// Appends and waits until it is acknowledged.
     pub async fn produce(&self, partition: &Partition, batch: BytesMut) -> Result<Appended, LogError> {
+        Ok(self.offer(partition, batch).await?.expect("the WAL runs"))
+    }
+
+    /// Appends and waits until it is acknowledged; `None` where the WAL ended before that.
+    pub async fn offer(&self, partition: &Partition, batch: BytesMut) -> Result<Option<Appended>, LogError> {
         let config = self.owner.partitions.by_id(partition.id().topic).expect("open").config.clone();
         let batch = validate(batch, &config, 9, self.env.now()).expect("a sound batch");
-        let mut admission = self.owner.wal.admit(batch.size()).await.expect("the WAL runs");
+        let Ok(mut admission) = self.owner.wal.admit(batch.size()).await else { return Ok(None) };
         let header = *batch.header();
         let guard = match (header.is_transactional(), ProducerId::new(header.producer_id)) {
             (true, Ok(id)) => {
@@ -184,8 +235,7 @@ impl Life {
             _ => None,
         };
         let appended = partition.append(batch, guard, &mut admission)?;
-        self.owner.wal.durable(appended.position).await.expect("the WAL runs");
-        Ok(appended)
+        Ok(self.owner.wal.durable(appended.position).await.is_ok().then_some(appended))
     }
 }
 
