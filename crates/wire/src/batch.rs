@@ -19,7 +19,7 @@ mod records;
 
 pub use builder::{BatchBuilder, recompress};
 pub use marker::{Marker, MarkerKind, build_marker, parse_marker};
-pub use records::{Record, RecordIter, records};
+pub use records::{Record, RecordIter, check_count, records};
 
 use crate::{Codec, CompressionError, DecodeError};
 

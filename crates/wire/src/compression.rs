@@ -4,8 +4,8 @@
 //! in xerial's framing, an LZ4 frame of independent blocks (Java reads no others), a zstd frame. Leaves to others: what
 //! a limit should be.
 //!
-//! Invariant: decompression ends with an error one byte past `limit`; memory grows with what has come out, plus the
-//! codec's own window: 4 MiB for LZ4, up to 128 MiB for zstd (libzstd's default, which level 22 needs), of which only
+//! Invariant: decompression ends with an error one byte past `limit`; memory grows with what has come out, to no more than
+//! that, plus the codec's own window: 4 MiB for LZ4, up to 128 MiB for zstd (libzstd's default, which level 22 needs), of which only
 //! what the data fills is ever touched.
 //!
 //! Sources: `org.apache.kafka.common.compress`, `xerial/snappy-java` (`SnappyOutputStream`).
@@ -112,14 +112,38 @@ impl Codec {
         }
     }
 
-    fn read_all(self, reader: impl Read, limit: usize) -> Result<Vec<u8>, CompressionError> {
+    fn read_all(self, mut reader: impl Read, limit: usize) -> Result<Vec<u8>, CompressionError> {
         let mut output = Vec::new();
-        let past_limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        match reader.take(past_limit).read_to_end(&mut output) {
-            Err(source) => Err(CompressionError::Corrupt { codec: self, source }),
-            Ok(_) if output.len() > limit => Err(CompressionError::Limit { codec: self, limit }),
-            Ok(_) => Ok(output),
+        let mut filled = 0;
+        loop {
+            if filled == output.len() {
+                let len = (2 * filled).max(FIRST_SIZE).min(limit.saturating_add(1));
+                make_room(&mut output, len, limit);
+                output.resize(len, 0);
+            }
+            match reader.read(&mut output[filled..]) {
+                Err(source) => return Err(CompressionError::Corrupt { codec: self, source }),
+                Ok(0) => break,
+                Ok(read) => filled += read,
+            }
+            if filled > limit {
+                return Err(CompressionError::Limit { codec: self, limit });
+            }
         }
+        output.truncate(filled);
+        Ok(output)
+    }
+}
+
+/// What decompression makes room for at first.
+const FIRST_SIZE: usize = 8 << 10;
+
+/// Gives `output` room for `len` bytes, which are one more than `limit` at most: twice what it had where that suffices, but
+/// never more than the limit and one. A `Vec` left to itself doubles past it.
+fn make_room(output: &mut Vec<u8>, len: usize, limit: usize) {
+    if output.capacity() < len {
+        let room = (2 * output.capacity()).max(len).min(limit.saturating_add(1));
+        output.reserve_exact(room - output.len());
     }
 }
 
@@ -149,6 +173,20 @@ mod tests {
                 format!("data compressed with {codec} is larger than the 1048576 bytes allowed")
             );
             assert!(codec.decompress(&bomb, 2 << 20).is_ok_and(|out| out == zeros));
+        }
+    }
+
+    #[test]
+    fn memory_stays_at_the_limit() {
+        // Sizes that a doubling would take far past the limit.
+        for size in [0, 1, 9_000, 70_000, 1_100_000] {
+            let input: Vec<u8> = (0..size).map(|at| u8::try_from(at % 251).expect("small")).collect();
+            for codec in ALL.into_iter().filter(|codec| *codec != Codec::None) {
+                let packed = codec.compress(&input);
+                let output = codec.decompress(&packed, size).expect("within the limit");
+                assert_eq!(output, input, "{codec}");
+                assert!(output.capacity() <= size + 1, "{codec}: {} for {size}", output.capacity());
+            }
         }
     }
 

@@ -87,6 +87,7 @@ pub fn records(data: &[u8]) {
     let header = *records.header();
     let Ok(records) = records.collect::<Result<Vec<Record>, _>>() else { return };
     assert_eq!(i32::try_from(records.len()), Ok(header.records_count));
+    batch::check_count(data).expect("records that were all read are as many as the header says");
     if records.is_empty() {
         return;
     }

@@ -180,3 +180,27 @@ fn damage_is_named() {
     let error = check_crc(&batch).unwrap_err().to_string();
     assert!(error.starts_with("the record batch has CRC "), "{error}");
 }
+
+#[test]
+fn the_count_is_held_against_the_records_sizes() {
+    let batch = |codec| {
+        let mut builder = BatchBuilder::new(5).codec(codec);
+        for value in ["one", "two", "three"] {
+            builder.push(5, Some(b"key"), Some(value.as_bytes()), &[]);
+        }
+        builder.build()
+    };
+    let claims = |codec, count: i32| {
+        let mut batch = batch(codec);
+        put(&mut batch, HEADER_BYTES - 4, count.to_be_bytes());
+        check_count(&batch).map_err(|error| error.to_string())
+    };
+    assert_eq!(claims(Codec::None, 3), Ok(()));
+    assert_eq!(
+        claims(Codec::None, 2).expect_err("one more"),
+        "the batch's 2 records are followed by 15 bytes that belong to none"
+    );
+    assert_eq!(claims(Codec::None, 4).expect_err("one less"), "cannot read record 3 of the batch");
+    assert_eq!(claims(Codec::None, i32::MAX).expect_err("far less"), "cannot read record 3 of the batch");
+    assert_eq!(claims(Codec::Zstd, 4), Ok(()), "compressed records are not looked at");
+}

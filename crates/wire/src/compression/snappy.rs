@@ -3,6 +3,8 @@
 
 use std::io;
 
+use super::make_room;
+
 /// Starts a stream; followed by a version and the oldest version that can read it, four bytes each.
 const MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 
@@ -64,6 +66,7 @@ fn append_block(output: &mut Vec<u8>, block: &[u8], limit: usize) -> io::Result<
         return Err(corrupt("a block claims more than it can hold"));
     }
     let start = output.len();
+    make_room(output, start + size, limit);
     output.resize(start + size, 0);
     let written = snap::raw::Decoder::new().decompress(block, &mut output[start..])?;
     output.truncate(start + written);
