@@ -37,7 +37,6 @@ pub(crate) fn log(error: &LogError) -> ErrorCode {
             tracing::error!(error = error as &dyn std::error::Error, "history could not be read");
             cold(error)
         }
-        LogError::Records { .. } => ErrorCode::CorruptMessage,
         LogError::Full(_) => ErrorCode::InvalidRecord,
     }
 }
@@ -47,9 +46,7 @@ fn cold(error: &ColdError) -> ErrorCode {
         // Retriable in every client: KAFKA_STORAGE_ERROR makes it ask again after a metadata refresh.
         ColdError::Store(_) | ColdError::NoExtent { .. } => ErrorCode::KafkaStorageError,
         ColdError::Metadata(error) => lookup(error),
-        ColdError::Corrupt(_) | ColdError::Lost { .. } | ColdError::Records { .. } | ColdError::NoSnapshot { .. } => {
-            ErrorCode::CorruptMessage
-        }
+        ColdError::Corrupt(_) | ColdError::Lost { .. } | ColdError::NoSnapshot { .. } => ErrorCode::CorruptMessage,
     }
 }
 
@@ -207,7 +204,7 @@ impl ProduceRefusal {
         let message = Some(error.to_string());
         let (code, records) = match error {
             ValidateError::ZstdTooOld => (ErrorCode::UnsupportedCompressionType, Vec::new()),
-            ValidateError::TooLarge { .. } => (ErrorCode::MessageTooLarge, Vec::new()),
+            ValidateError::TooLarge { .. } | ValidateError::Inflated { .. } => (ErrorCode::MessageTooLarge, Vec::new()),
             ValidateError::Corrupt(error) => (corrupt(&error), Vec::new()),
             ValidateError::Timestamp { .. } => (ErrorCode::InvalidTimestamp, Vec::new()),
             ValidateError::NoKey { indexes } => {
@@ -219,6 +216,7 @@ impl ProduceRefusal {
             | ValidateError::Empty
             | ValidateError::BaseOffset(_)
             | ValidateError::Count { .. }
+            | ValidateError::Records(_)
             | ValidateError::Control
             | ValidateError::Producer { .. }
             | ValidateError::NoProducer => (ErrorCode::InvalidRecord, Vec::new()),

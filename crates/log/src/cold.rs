@@ -39,9 +39,10 @@ use forebay_metadata::state::SnapshotRef;
 use forebay_metadata::{Extent, LookupError, Metadata};
 use forebay_store::{Key, Store, StoreError, StoreErrorKind};
 use forebay_types::{ByteSize, LogId, Offset, OffsetRange, TopicPartition};
-use forebay_wire::{BatchError, BatchHeader};
+use forebay_wire::BatchHeader;
 use parking_lot::Mutex;
 
+use crate::inflate::Inflater;
 use ahead::{Place, UnderWay, Want};
 use extents::{EXTENTS_PAGE, Page, PageKey};
 use layout::{CHUNK_SIZE_TARGET, Chunk, Layout, ParseCached, blocks_end, is_small};
@@ -72,14 +73,6 @@ pub enum ColdError {
     /// The records were acknowledged, and are gone for good.
     #[error("partition {partition}: the records at offsets {range} were lost to a corrupt WAL block")]
     Lost { partition: TopicPartition, range: OffsetRange },
-    /// A batch whose block is whole does not hold the records that its producer said it does.
-    #[error("the records in {object} at byte {position} cannot be read")]
-    Records {
-        object: String,
-        position: u64,
-        #[source]
-        error: BatchError,
-    },
     /// Metadata names a snapshot object that does not hold the partition's state.
     #[error("{object} holds no producer state of partition {partition} at offset {at}")]
     NoSnapshot { object: String, partition: TopicPartition, at: Offset },
@@ -94,11 +87,7 @@ impl ColdError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Metadata(error) => error.kind() == ErrorKind::Retry,
-            Self::Corrupt(_)
-            | Self::Lost { .. }
-            | Self::Records { .. }
-            | Self::NoExtent { .. }
-            | Self::NoSnapshot { .. } => false,
+            Self::Corrupt(_) | Self::Lost { .. } | Self::NoExtent { .. } | Self::NoSnapshot { .. } => false,
         }
     }
 
@@ -150,6 +139,7 @@ pub struct ColdReader {
     footers: ByteCache<Arc<str>, Arc<Layout>>,
     chunks: ByteCache<(Arc<str>, u64), Arc<Chunk>>,
     under_way: Mutex<UnderWay>,
+    inflater: Inflater,
 }
 
 impl ColdReader {
@@ -159,7 +149,13 @@ impl ColdReader {
         let (footers, pages) = (budget.get() / 16, budget.get() / 32);
         let chunks = ByteCache::new(ByteSize::new(budget.get() - footers - pages));
         let (footers, pages) = (ByteCache::new(ByteSize::new(footers)), ByteCache::new(ByteSize::new(pages)));
-        Arc::new(Self { env, store, metadata, pages, footers, chunks, under_way: Mutex::default() })
+        let (under_way, inflater) = (Mutex::default(), Inflater::new(&env));
+        Arc::new(Self { env, store, metadata, pages, footers, chunks, under_way, inflater })
+    }
+
+    /// Where records are read that take long to read.
+    pub(crate) fn inflater(&self) -> &Inflater {
+        &self.inflater
     }
 
     /// Hits, misses and bytes held of the chunk cache.

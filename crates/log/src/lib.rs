@@ -17,6 +17,7 @@
 //! Sources: D1, D4, D5, D8, D9.
 
 mod cold;
+mod inflate;
 mod open;
 mod owner;
 mod partition;

@@ -37,15 +37,16 @@ use forebay_types::{
     LeaderEpoch, LogId, Offset, OffsetRange, ProducerEpoch, ProducerId, Timestamp, TopicPartition, WalPosition,
 };
 use forebay_wal::{Admission, Wal};
-use forebay_wire::{BatchError, BatchHeader};
+use forebay_wire::BatchHeader;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::cold::{ColdError, ColdRead, ColdReader, ReadPattern, Source};
+use crate::inflate::Inflater;
 use crate::producers::{
     MarkerVerdict, ProducerDescription, ProducerError, Producers, Verdict, Verification, VerificationGuard,
 };
-use crate::search::{TimestampedOffset, Wanted, search};
-use crate::tail::{Tail, TailBatch};
+use crate::search::{TimestampedOffset, Wanted};
+use crate::tail::{Looked, Tail, TailBatch};
 use crate::validate::Validated;
 use crate::waiters::{Bell, Waiters};
 
@@ -61,13 +62,6 @@ pub enum LogError {
     OffsetOutOfRange { partition: TopicPartition, asked: Offset, start: Offset, end: Offset },
     #[error(transparent)]
     Cold(#[from] ColdError),
-    /// A producer's batch does not hold the records that it says it does.
-    #[error("the records of partition {partition} cannot be read")]
-    Records {
-        partition: TopicPartition,
-        #[source]
-        source: BatchError,
-    },
     /// The log is at the end of its offsets, which only a forged batch brings about.
     #[error("partition {0} has no offsets left for so many records")]
     Full(TopicPartition),
@@ -332,7 +326,7 @@ impl Partition {
             marker,
         };
         let aborted = state.producers.append(&summary, self.parts.env.monotonic());
-        state.tail.push(TailBatch { base_offset, last_offset, bytes: records.clone() });
+        state.tail.push(TailBatch { base_offset, last_offset, max_timestamp, bytes: records.clone() });
         state.log_end = last_offset.next();
         let entry = WalEntry {
             partition: self.head.partition,
@@ -547,33 +541,43 @@ impl Partition {
         self.search(Wanted::Latest, Isolation::ReadUncommitted).await
     }
 
+    /// Looks through history and then memory, a page under the lock at a time. Where the log start passes or memory lets go
+    /// of what was to be looked at next, it goes on from there.
     async fn search(&self, wanted: Wanted, isolation: Isolation) -> Result<Option<TimestampedOffset>, LogError> {
-        let (from, tail_start, end, tail) = {
-            let mut state = self.lock_open()?;
-            let offsets = state.offsets();
-            let (start, end) = (state.tail.start(), offsets.end(isolation));
-            // By reference: batches that are let go meanwhile stay readable here.
-            let tail: Vec<Bytes> =
-                state.tail.from(offsets.log_start.max(start)).map(|batch| batch.bytes.clone()).collect();
-            (offsets.log_start, start.min(end), end, tail)
+        let (mut next, end) = {
+            let offsets = self.lock_open()?.offsets();
+            (offsets.log_start, offsets.end(isolation))
         };
-        let mut best = if from < tail_start {
-            self.parts.cold.search(self.source(), from, tail_start, wanted).await?
-        } else {
-            None
-        };
-        for batch in tail {
-            if let (Wanted::AtOrAfter(_), Some(_)) = (wanted, best) {
-                break;
-            }
-            let found = search(&batch, from, end, wanted)
-                .map_err(|source| LogError::Records { partition: self.id(), source })?;
-            best = match (best, found) {
-                (Some(best), Some(found)) if found.timestamp <= best.timestamp => Some(best),
-                (best, found) => found.or(best),
+        let mut best = None;
+        while next < end && !wanted.is_met(best) {
+            let looked = {
+                let state = self.lock_open()?;
+                next = next.max(state.log_start);
+                let tail_start = state.tail.start().min(end);
+                if next < tail_start { Err(tail_start) } else { Ok(state.tail.look(next, end, wanted, best)) }
             };
+            match looked {
+                Err(tail_start) => match self.parts.cold.search(self.source(), next, tail_start, wanted).await {
+                    Ok(found) => (best, next) = (wanted.better(best, found), tail_start),
+                    Err(_) if self.lock_open()?.log_start > next => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Ok(Looked { batches, next: after }) => {
+                    for batch in batches {
+                        if wanted.promises(batch.max_timestamp, best) && !wanted.is_met(best) {
+                            let found = self.parts.cold.inflater().search(batch.bytes, next, end, wanted).await;
+                            best = wanted.better(best, found);
+                        }
+                    }
+                    next = after;
+                }
+            }
         }
         Ok(best)
+    }
+
+    pub(crate) fn inflater(&self) -> &Inflater {
+        self.parts.cold.inflater()
     }
 
     pub(crate) fn source(&self) -> Source {

@@ -8,17 +8,34 @@
 //! 1. Batches are contiguous: each begins where the one before it ends; the last ends at the log end offset.
 //! 2. Nothing is released that is not committed to the bucket: the caller passes the committed end, and no more goes.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use forebay_types::Offset;
+use forebay_types::{Offset, Timestamp};
+
+use crate::search::{TimestampedOffset, Wanted};
 
 /// One batch as it is stored and served.
 #[derive(Clone, Debug)]
 pub(crate) struct TailBatch {
     pub base_offset: Offset,
     pub last_offset: Offset,
+    /// So that a search by time passes over a batch without touching its bytes.
+    pub max_timestamp: Timestamp,
     pub bytes: Bytes,
+}
+
+/// Batches that a search by time looks at under one hold of the partition's lock: a few microseconds.
+const SEARCH_PAGE: usize = 1_000;
+
+/// What one page of the tail has for a search by time.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// Batches that may hold what is wanted, the likeliest first.
+    pub batches: Vec<TailBatch>,
+    /// Where to look on: past the page, or past the one batch.
+    pub next: Offset,
 }
 
 #[derive(Debug)]
@@ -71,6 +88,26 @@ impl Tail {
         taken
     }
 
+    /// Looks through the next batches from `from` up to `end`. Of those at or after a time the first is enough; of the latest
+    /// all that are newer than `best`, newest first and of equals the first: one is read, usually.
+    pub fn look(&self, from: Offset, end: Offset, wanted: Wanted, best: Option<TimestampedOffset>) -> Looked {
+        let mut looked = Looked { batches: Vec::new(), next: end };
+        for (count, batch) in self.from(from).take_while(|batch| batch.base_offset < end).enumerate() {
+            let one_is_enough = matches!(wanted, Wanted::AtOrAfter(_)) && !looked.batches.is_empty();
+            if count == SEARCH_PAGE || one_is_enough {
+                looked.next = batch.base_offset;
+                break;
+            }
+            if wanted.promises(batch.max_timestamp, best) {
+                looked.batches.push(batch.clone());
+            }
+        }
+        if matches!(wanted, Wanted::Latest) {
+            looked.batches.sort_by_key(|batch| (Reverse(batch.max_timestamp), batch.base_offset));
+        }
+        looked
+    }
+
     /// Lets go of batches that end at or below `committed_end`; says how many bytes that were.
     pub fn release(&mut self, committed_end: Offset) -> usize {
         let before = self.bytes;
@@ -100,10 +137,11 @@ mod tests {
     fn tail(lens: &[i64]) -> Tail {
         let mut tail = Tail::new(offset(100));
         let mut base = 100;
-        for (number, len) in (0_u8..).zip(lens) {
+        for (number, len) in (0..=u8::MAX).cycle().zip(lens) {
             tail.push(TailBatch {
                 base_offset: offset(base),
                 last_offset: offset(base + len - 1),
+                max_timestamp: Timestamp::from_millis(i64::from(number) * 10),
                 bytes: Bytes::from(vec![number; 10]),
             });
             base += len;
@@ -138,8 +176,29 @@ mod tests {
     }
 
     #[test]
+    fn a_search_looks_at_a_page_and_at_what_promises_something() {
+        // From 100 on, each ten milliseconds after the one before, counted to 255 and again.
+        let tail = tail(&vec![2; 2_500]);
+        let look = |from, end, wanted, best| {
+            let Looked { batches, next } = tail.look(offset(from), offset(end), wanted, best);
+            (batches.iter().map(|batch| batch.base_offset.get()).collect::<Vec<_>>(), next.get())
+        };
+        let at = |time| Wanted::AtOrAfter(Timestamp::from_millis(time));
+        assert_eq!(look(100, 5_100, at(35), None), (vec![108], 110), "the first, and on from the next");
+        assert_eq!(look(110, 5_100, at(35), None), (vec![110], 112));
+        assert_eq!(look(100, 5_100, at(2_600), None), (vec![], 2_100), "a page without one");
+        assert_eq!(look(4_100, 5_100, at(2_600), None), (vec![], 5_100), "the last page");
+        assert_eq!(look(100, 108, at(35), None), (vec![], 108), "not from the end on");
+        let (newest, next) = look(100, 5_100, Wanted::Latest, None);
+        assert_eq!((&newest[..5], newest.len(), next), (&[610, 1_122, 1_634, 608, 1_120][..], 1_000, 2_100));
+        let best = TimestampedOffset { offset: offset(610), timestamp: Timestamp::from_millis(2_550) };
+        assert_eq!(look(2_100, 5_100, Wanted::Latest, Some(best)), (vec![], 4_100), "none is newer");
+    }
+
+    #[test]
     #[should_panic(expected = "a batch begins where the log ends")]
     fn a_hole_is_never_taken_in() {
-        tail(&[1]).push(TailBatch { base_offset: offset(102), last_offset: offset(102), bytes: Bytes::new() });
+        let (base_offset, last_offset, max_timestamp) = (offset(102), offset(102), Timestamp::default());
+        tail(&[1]).push(TailBatch { base_offset, last_offset, max_timestamp, bytes: Bytes::new() });
     }
 }

@@ -2,19 +2,25 @@
 //!
 //! The checks come in Kafka's order (semantic 21), so that a request with two faults gets Kafka's answer.
 //!
-//! Differs from Kafka: the records inside a batch are read only where something depends on them (a compacted topic, a
-//! codec of the topic's own). Kafka reads them all. Here the header's count, offsets and timestamps are believed; they
-//! are under the producer's checksum, and a reader that does not believe them reads the records itself.
+//! Differs from Kafka: records are decompressed only where something depends on them (a compacted topic, a codec of the
+//! topic's own). Kafka decompresses and reads them all, at many times the cost of all else that is done for a batch. Here the
+//! records of an uncompressed batch are counted by their sizes; of a compressed one the header's count is believed, and of
+//! both its timestamps. They are under the producer's checksum; a reader that does not believe them reads the records itself,
+//! and a search by time passes over a batch that it cannot read (`search`). What a batch may come to when it is decompressed
+//! is bounded (`inflate`); in Kafka it is not.
 //!
 //! Sources: Kafka's `LogValidator`, `UnifiedLog.analyzeAndValidateRecords`; KIP-467 (errors per record).
+
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use forebay_metadata::config::{CompressionType, TimestampType, TopicConfig};
 use forebay_types::Timestamp;
-use forebay_wire::batch::{check_crc, magic, recompress, records, set_log_append_time};
-use forebay_wire::{BatchError, BatchHeader, Codec};
+use forebay_wire::batch::{check_count, check_crc, magic, recompress, records, set_log_append_time};
+use forebay_wire::{BatchError, BatchHeader, Codec, CompressionError};
 
-use crate::search::DECOMPRESSED_SIZE_MAX;
+use crate::inflate::{READ_IN_PLACE_MAX, WALK_IN_PLACE_MAX, inflated_size_max};
+use crate::partition::Partition;
 
 /// The only record format; magic 0 and 1 went with Kafka 4.0.
 const MAGIC: i8 = 2;
@@ -64,6 +70,10 @@ pub enum ValidateError {
     Corrupt(#[source] BatchError),
     #[error("the batch says it has {records} records up to offset {last_offset_delta}")]
     Count { records: i32, last_offset_delta: i32 },
+    #[error("the batch does not hold the records that it says: {0}")]
+    Records(#[source] BatchError),
+    #[error("the records come to more than {limit} bytes when they are decompressed")]
+    Inflated { limit: usize },
     #[error("clients may not write control batches")]
     Control,
     #[error("producer {id} sends epoch {epoch} and first sequence {sequence}")]
@@ -74,6 +84,36 @@ pub enum ValidateError {
     NoKey { indexes: Vec<i32> },
     #[error("timestamp {timestamp} is not within {before} ms before and {after} ms after the broker's {now}")]
     Timestamp { timestamp: i64, now: Timestamp, before: i64, after: i64 },
+}
+
+impl Partition {
+    /// As [`validate`], off the runtime where it may take long.
+    pub async fn validate(
+        &self,
+        bytes: BytesMut,
+        config: &Arc<TopicConfig>,
+        produce_version: i16,
+        now: Timestamp,
+    ) -> Result<Validated, ValidateError> {
+        if is_short(&bytes, config) {
+            return validate(bytes, config, produce_version, now);
+        }
+        let config = Arc::clone(config);
+        self.inflater().run("validate-records", move || validate(bytes, &config, produce_version, now)).await
+    }
+}
+
+/// Whether a batch is checked in a fraction of a millisecond.
+fn is_short(bytes: &[u8], config: &TopicConfig) -> bool {
+    // What is no batch is refused at once.
+    let Ok(Ok(codec)) = BatchHeader::parse(bytes).map(|header| header.codec()) else { return true };
+    let reads = config.cleanup.compact || codec_of(config).is_some_and(|wanted| wanted != codec);
+    match codec {
+        Codec::None if reads => bytes.len() <= READ_IN_PLACE_MAX,
+        // However few bytes they are, they may come to many.
+        _ if reads => false,
+        _ => bytes.len() <= WALK_IN_PLACE_MAX,
+    }
 }
 
 /// Checks one partition's records of a Produce request, and brings them into the topic's form.
@@ -106,10 +146,12 @@ pub fn validate(
     }
     check_crc(&bytes).map_err(ValidateError::Corrupt)?;
     check_header(&header)?;
+    check_count(&bytes).map_err(ValidateError::Records)?;
+    let inflated_max = inflated_size_max(limit);
     if config.cleanup.compact {
-        bytes = check_keys(bytes)?;
+        bytes = check_keys(bytes, inflated_max)?;
     }
-    bytes = to_codec(bytes, codec, config)?;
+    bytes = to_codec(bytes, codec, config, inflated_max)?;
     let log_append_time = match config.timestamp_type {
         TimestampType::CreateTime => {
             check_timestamp(&header, config, now)?;
@@ -156,11 +198,11 @@ fn check_timestamp(header: &BatchHeader, config: &TopicConfig, now: Timestamp) -
     Ok(())
 }
 
-fn check_keys(bytes: BytesMut) -> Result<BytesMut, ValidateError> {
+fn check_keys(bytes: BytesMut, inflated_max: usize) -> Result<BytesMut, ValidateError> {
     let batch = bytes.freeze();
     let mut indexes = Vec::new();
-    for (index, record) in (0..).zip(records(&batch, DECOMPRESSED_SIZE_MAX).map_err(ValidateError::Corrupt)?) {
-        if record.map_err(ValidateError::Corrupt)?.key.is_none() && indexes.len() < BAD_RECORDS_MAX {
+    for (index, record) in (0..).zip(records(&batch, inflated_max).map_err(unreadable)?) {
+        if record.map_err(unreadable)?.key.is_none() && indexes.len() < BAD_RECORDS_MAX {
             indexes.push(index);
         }
     }
@@ -170,20 +212,38 @@ fn check_keys(bytes: BytesMut) -> Result<BytesMut, ValidateError> {
     Ok(mutable(batch))
 }
 
-/// The batch in the topic's codec, where it has one of its own.
-fn to_codec(bytes: BytesMut, codec: Codec, config: &TopicConfig) -> Result<BytesMut, ValidateError> {
-    let wanted = match config.compression {
-        CompressionType::Producer => return Ok(bytes),
-        CompressionType::Uncompressed => Codec::None,
-        CompressionType::Gzip(_) => Codec::Gzip,
-        CompressionType::Snappy => Codec::Snappy,
-        CompressionType::Lz4(_) => Codec::Lz4,
-        CompressionType::Zstd(_) => Codec::Zstd,
-    };
-    if wanted == codec {
-        return Ok(bytes);
+/// The codec that the topic wants its batches in, where it wants one.
+fn codec_of(config: &TopicConfig) -> Option<Codec> {
+    match config.compression {
+        CompressionType::Producer => None,
+        CompressionType::Uncompressed => Some(Codec::None),
+        CompressionType::Gzip(_) => Some(Codec::Gzip),
+        CompressionType::Snappy => Some(Codec::Snappy),
+        CompressionType::Lz4(_) => Some(Codec::Lz4),
+        CompressionType::Zstd(_) => Some(Codec::Zstd),
     }
-    recompress(&bytes.freeze(), wanted, DECOMPRESSED_SIZE_MAX).map_err(ValidateError::Corrupt)
+}
+
+/// The batch in the topic's codec, where it has one of its own.
+fn to_codec(
+    bytes: BytesMut,
+    codec: Codec,
+    config: &TopicConfig,
+    inflated_max: usize,
+) -> Result<BytesMut, ValidateError> {
+    match codec_of(config) {
+        Some(wanted) if wanted != codec => recompress(&bytes.freeze(), wanted, inflated_max).map_err(unreadable),
+        _ => Ok(bytes),
+    }
+}
+
+/// Why records that had to be read cannot be.
+fn unreadable(error: BatchError) -> ValidateError {
+    match error {
+        BatchError::Compression(CompressionError::Limit { limit, .. }) => ValidateError::Inflated { limit },
+        BatchError::Record { .. } | BatchError::Trailing { .. } => ValidateError::Records(error),
+        error => ValidateError::Corrupt(error),
+    }
 }
 
 /// The bytes again to be written to: without a copy, where nobody shares them.
@@ -242,10 +302,57 @@ mod tests {
         damaged[last] ^= 1;
         assert!(refused(damaged, &[]).starts_with("the batch is damaged"));
         assert!(refused(forged(23, &[0, 0, 0, 9]), &[]).contains("1 records up to offset 9"));
+        // Two records by the header, one by the bytes: with the right checksum, and with offsets that fit the count.
+        let mut two = forged(57, &[0, 0, 0, 2]);
+        two[23..27].copy_from_slice(&[0, 0, 0, 1]);
+        let crc = crc_of(&two[21..]);
+        two[17..21].copy_from_slice(&crc.to_be_bytes());
+        assert!(refused(two, &[]).starts_with("the batch does not hold the records that it says"));
         assert_eq!(refused(batch(BatchBuilder::control), &[]), "clients may not write control batches");
         assert_eq!(refused(batch(BatchBuilder::transactional), &[]), "a transactional batch needs a producer id");
         assert!(refused(forged(43, &7_i64.to_be_bytes()), &[]).starts_with("producer 7 sends epoch -1"));
         assert_eq!(refused(BytesMut::new(), &[]), "the batch has no records");
+    }
+
+    /// A few kilobytes that come to megabytes are refused where they would have to be read, and kept where not.
+    #[test]
+    fn what_records_come_to_is_bounded() {
+        let bomb = || {
+            let mut builder = BatchBuilder::new(NOW.as_millis()).codec(Codec::Zstd);
+            builder.push(NOW.as_millis(), Some(b"key"), Some(&vec![0; 17 << 20]), &[]);
+            builder.build()
+        };
+        assert!(bomb().len() < 10_000);
+        let error = "the records come to more than 16777216 bytes when they are decompressed";
+        let small = [("max.message.bytes", "1048576")];
+        assert_eq!(refused(bomb(), &[small[0], ("cleanup.policy", "compact")]), error);
+        assert_eq!(refused(bomb(), &[small[0], ("compression.type", "gzip")]), error);
+        assert!(validate(bomb(), &config(&small), 9, NOW).is_ok(), "nobody reads it here");
+    }
+
+    /// What is read leaves the runtime unless it is short, and so does what is only looked at, once it is long.
+    #[test]
+    fn short_work_is_done_in_place() {
+        let sized = |codec, size: usize| {
+            let mut builder = BatchBuilder::new(NOW.as_millis()).codec(codec);
+            builder.push(NOW.as_millis(), Some(b"key"), Some(&vec![0; size]), &[]);
+            builder.build()
+        };
+        let short = |codec, size, pairs: &[(&str, &str)]| is_short(&sized(codec, size), &config(pairs));
+        let (compact, zstd) = (&[("cleanup.policy", "compact")][..], &[("compression.type", "zstd")][..]);
+        assert!(
+            short(Codec::None, 1_000_000, &[])
+                && short(Codec::Gzip, 2_000_000, &[])
+                && !short(Codec::None, 2_000_000, &[])
+        );
+        for pairs in [compact, zstd] {
+            assert!(
+                short(Codec::None, 1_000, pairs)
+                    && !short(Codec::None, 100_000, pairs)
+                    && !short(Codec::Gzip, 10, pairs)
+            );
+        }
+        assert!(short(Codec::Zstd, 100_000, zstd), "it is in the topic's codec");
     }
 
     #[test]

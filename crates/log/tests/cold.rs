@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use forebay_log::Isolation;
 use forebay_store::{Body, Key, Object, ObjectMeta, Prefix, Span, Store, StoreError, Version};
 use forebay_types::Timestamp;
+use forebay_wire::{BatchBuilder, Codec};
 use world::{Kind, World, batch, read_all};
 
 /// A bucket whose reads of some objects give one wrong byte, so many times.
@@ -117,5 +118,45 @@ async fn a_partition_opens_over_reads_that_went_wrong() {
         let open = life.owner.partitions.by_id(topic).map(|topic| topic.partitions().len());
         assert_eq!(open.unwrap_or(0), 0, "{part}: damaged for good");
         assert_eq!(life.partition(other).offsets().expect("open").high_watermark.get(), 0, "{part}: others open");
+    }
+}
+
+/// A compressed batch whose header claims a record that is not there, with the right checksum, spoils no look-up by time of
+/// its partition: in memory, and from the bucket.
+#[tokio::test(start_paused = true)]
+async fn a_forged_batch_spoils_no_search() {
+    let timed = |time: i64, codec| {
+        let mut builder = BatchBuilder::new(time).codec(codec);
+        builder.push(time, None, Some(b"v"), &[]);
+        builder.build()
+    };
+    for kind in [Kind::Disk, Kind::Object] {
+        let mut world = World::new(kind);
+        let life = world.start().await;
+        let topic = life.create_topic("orders", 1).await;
+        let partition = life.partition(topic);
+        life.produce(&partition, timed(1_000, Codec::None)).await.expect("taken");
+        let mut forged = timed(2_000, Codec::Gzip);
+        forged[57..61].copy_from_slice(&2_i32.to_be_bytes());
+        forged[23..27].copy_from_slice(&1_i32.to_be_bytes());
+        let crc = forebay_format::crc32c(&forged[21..]);
+        forged[17..21].copy_from_slice(&crc.to_be_bytes());
+        life.produce(&partition, forged).await.expect("its records are not looked at");
+        life.produce(&partition, timed(3_000, Codec::None)).await.expect("taken");
+        let check = async |partition: &forebay_log::Partition, from: &str| {
+            for (time, expected) in [(500, (0, 1_000)), (1_500, (1, 2_000)), (2_500, (3, 3_000))] {
+                let time = Timestamp::from_millis(time);
+                let found = partition.offset_for_timestamp(time, Isolation::ReadUncommitted).await.expect("searchable");
+                let found = found.map(|found| (found.offset.get(), found.timestamp.as_millis()));
+                assert_eq!(found, Some(expected), "{kind:?}, from {from}");
+            }
+            let latest = partition.max_timestamp().await.expect("searchable").expect("there are records");
+            assert_eq!((latest.offset.get(), latest.timestamp.as_millis()), (3, 3_000), "{kind:?}, from {from}");
+        };
+        check(&partition, "memory").await;
+        drop(partition);
+        world.crash(life).await;
+        let life = world.start().await;
+        check(&life.partition(topic), "the bucket").await;
     }
 }

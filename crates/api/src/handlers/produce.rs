@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_log::{Appended, Partition, Unavailable, Validated, Verification, VerificationGuard, validate};
+use forebay_log::{Appended, Partition, Unavailable, Validated, Verification, VerificationGuard};
 use forebay_types::{ProducerEpoch, ProducerId, Timestamp, WalPosition};
 use forebay_wal::{Admission, WalEnded};
 use forebay_wire::kafka::messages::ProduceResponse;
@@ -142,7 +142,8 @@ async fn check(
         return Err(ProduceRefusal::code(ErrorCode::InvalidTopicException));
     }
     let records = produced.records.unwrap_or_default();
-    let batch = validate(records, &topic.config, version, context.env.now()).map_err(ProduceRefusal::of_validation)?;
+    let batch = partition.validate(records, &topic.config, version, context.env.now()).await;
+    let batch = batch.map_err(ProduceRefusal::of_validation)?;
     if batch.size() > context.wal.entry_bytes_max() {
         return Err(ProduceRefusal::code(ErrorCode::MessageTooLarge));
     }

@@ -4,16 +4,18 @@
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_format::Fault;
 use forebay_store::{Body, Key, Store};
-use forebay_types::ByteSize;
+use forebay_types::{ByteSize, Timestamp};
 
 use super::ahead::READ_AHEAD_GETS_MAX;
 use super::extents::EXTENTS_PAGE;
 use super::layout::CHUNK_SIZE_TARGET;
-use super::{ColdError, DAMAGE_BELIEVED, READ_TIME_TARGET, ReadPattern};
+use super::{ColdError, ColdReader, DAMAGE_BELIEVED, READ_TIME_TARGET, ReadPattern};
+use crate::search::Wanted;
 use rig::{Part, Rig};
 
 const CACHE: ByteSize = ByteSize::mib(16);
@@ -273,4 +275,29 @@ async fn chunks_of_other_partitions_are_not_read_ahead() {
     let chunks: Vec<_> = reads.iter().filter(|(_, range)| range.end - range.start >= CHUNK_SIZE_TARGET / 2).collect();
     assert!(chunks.len() <= 4, "three megabytes lie in at most four chunks: {reads:?}");
     assert_eq!(reads.len(), chunks.len() + 2, "and a footer, and the small object behind it: {reads:?}");
+}
+
+/// The latest record of a log whose times rise is found in its last object, not by reading all of it; and the first record
+/// at a time by reading one object too.
+#[tokio::test(start_paused = true)]
+async fn a_search_by_time_reads_one_object() {
+    let mut rig = Rig::new(ByteSize::mib(64));
+    for _ in 0..50 {
+        rig.write(&[part(0, 2, 5_000)]).await;
+    }
+    let (source, start, end) = (rig::source(0), rig::offset(0), rig::offset(rig.end(0)));
+    let at = |seconds: i64| Wanted::AtOrAfter(Timestamp::from_millis(seconds * 1_000));
+    for (wanted, expected) in [(Wanted::Latest, Some(199)), (at(101), Some(101)), (at(0), Some(0)), (at(200), None)] {
+        rig.reader = ColdReader::new(
+            rig.env.clone(),
+            Arc::clone(&rig.store) as _,
+            Arc::clone(&rig.metadata) as _,
+            ByteSize::mib(1),
+        );
+        let found = rig.reader.search(source, start, end, wanted).await.expect("sound");
+        assert_eq!(found.map(|found| found.offset.get()), expected, "{wanted:?}");
+        assert_eq!(rig.store.take_reads().len(), usize::from(expected.is_some()), "{wanted:?}");
+    }
+    let found = rig.reader.search(source, start, rig::offset(150), Wanted::Latest).await.expect("sound");
+    assert_eq!(found.map(|found| found.offset.get()), Some(149), "below the end that was asked for");
 }
