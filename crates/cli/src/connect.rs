@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_api::HostPort;
 use forebay_client::{Admin, Client, ClientConfig, ClientError};
 use forebay_env::Env;
 
@@ -18,9 +19,18 @@ pub struct Connection {
         value_name = "HOST:PORT",
         default_value = "localhost:9092",
         env = "FOREBAY_BOOTSTRAP_SERVER",
+        value_parser = addresses,
         global = true
     )]
     pub bootstrap: String,
+}
+
+/// `HOST:PORT`, or several with commas between.
+fn addresses(text: &str) -> Result<String, String> {
+    for address in text.split(',') {
+        address.trim().parse::<HostPort>().map_err(|error| format!("{error}; Kafka's usual port is 9092"))?;
+    }
+    Ok(text.to_owned())
 }
 
 impl Connection {

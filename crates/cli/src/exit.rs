@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use forebay_client::{ClientError, ErrorCode, Outcome};
 
+use crate::http::Unreached;
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -68,6 +70,11 @@ pub fn is_broken_pipe(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// What to do next about an error, where there is something that helps.
 pub fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    if error.chain().find_map(|cause| cause.downcast_ref::<Unreached>()).is_some() {
+        return Some(
+            "is the broker running there? `forebay dev` starts one and prints the address; --admin names another",
+        );
+    }
     let client = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>())?;
     match client.code() {
         Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId) => {

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::connect::Connection;
 use crate::exit::{Exit, usage};
 use crate::output::{self, Format, json, parse_time, plural};
-use crate::topic::topic_name;
+use crate::topic::{existing, topic_name};
 
 #[derive(Debug, Args)]
 pub struct GroupArgs {
@@ -30,15 +30,22 @@ enum GroupCommand {
     /// List groups
     List,
     /// Show a group: members, offsets, lag
-    Describe { group: String },
+    Describe {
+        /// The group's id
+        group: String,
+    },
     /// Set a group's offsets; it must have no members
     Seek(Seek),
     /// Delete a group and its offsets; it must have no members
-    Delete { group: String },
+    Delete {
+        /// The group's id
+        group: String,
+    },
 }
 
 #[derive(Debug, Args)]
 struct Seek {
+    /// The group's id
     group: String,
     /// The topic, as often as there are [default: those that the group has offsets of]
     #[arg(long = "topic", value_parser = topic_name)]
@@ -167,7 +174,7 @@ async fn seek(admin: &Admin, client: &forebay_client::Client, args: Seek, format
         }
     }
     for topic in &topics {
-        partitions.extend(client.partitions(topic).await?);
+        partitions.extend(existing(client, topic).await?);
     }
     if let Some(index) = partition {
         partitions.retain(|partition| partition.index.get() == index);

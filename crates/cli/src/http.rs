@@ -12,6 +12,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const ANSWER_SIZE_MAX: u64 = 1 << 20;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// Nobody listens at an admin address.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was sent to the admin address {address}")]
+pub struct Unreached {
+    address: String,
+    source: std::io::Error,
+}
+
 pub struct Answer {
     pub status: u16,
     pub body: String,
@@ -20,9 +28,8 @@ pub struct Answer {
 /// Posts an empty body to `path`, which is escaped already.
 pub async fn post(env: &Env, address: &str, path: &str) -> Result<Answer> {
     let asked = async {
-        let mut stream = env.network().connect(address).await.with_context(|| {
-            format!("connect to the admin address {address}: is the broker running there? --admin names another")
-        })?;
+        let connected = env.network().connect(address).await;
+        let mut stream = connected.map_err(|source| Unreached { address: address.to_owned(), source })?;
         let request =
             format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;

@@ -64,7 +64,10 @@ enum Command {
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Bucket(bucket::BucketArgs),
     /// Print a completion script for a shell
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {

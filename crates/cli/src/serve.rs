@@ -17,6 +17,10 @@ use crate::settings::{self, DEV_DEFAULTS, Flags};
 use crate::signals::Stop;
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Every key of the configuration can also be set in the environment: FOREBAY_LOG_RETENTION_MS for \
+                       log.retention.ms, FOREBAY_WAL_MAX_BYTES for forebay.wal.max.bytes. A flag counts before it."
+)]
 pub struct DevArgs {
     #[command(flatten)]
     flags: Flags,
@@ -26,6 +30,8 @@ pub struct DevArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "A flag counts before the environment (FOREBAY_LOG_DIRS for log.dirs, FOREBAY_WAL for \
+                       forebay.wal), that before the file, and the file before the defaults.")]
 pub struct ServeArgs {
     /// A properties file with Kafka's key names where Kafka has one
     #[arg(long, value_name = "FILE")]

@@ -9,8 +9,8 @@ mod produce;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use forebay_client::{
-    Admin, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, Isolation, NewTopic, OffsetAt, Partition,
-    TopicDescription,
+    Admin, Client, ClientError, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ErrorCode, Isolation,
+    NewTopic, OffsetAt, Partition, TopicDescription,
 };
 use forebay_env::Env;
 use forebay_types::{Offset, TopicName};
@@ -41,6 +41,7 @@ enum TopicCommand {
     },
     /// Show a topic: partitions, offsets, configs
     Describe {
+        /// The topic's name
         #[arg(value_parser = topic_name)]
         topic: TopicName,
         /// Every config, those at their default too
@@ -51,14 +52,16 @@ enum TopicCommand {
     Alter(Alter),
     /// Delete a topic; it can be brought back for a while
     Delete {
+        /// The topic's name
         #[arg(value_parser = topic_name)]
         topic: TopicName,
     },
     /// Bring a deleted topic back
     Undelete {
+        /// The topic's name
         #[arg(value_parser = topic_name)]
         topic: TopicName,
-        /// The broker's admin address
+        /// The broker's admin address, as `forebay dev` prints it
         #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9640")]
         admin: String,
     },
@@ -70,6 +73,7 @@ enum TopicCommand {
 
 #[derive(Debug, Args)]
 struct Create {
+    /// The topic's name
     #[arg(value_parser = topic_name)]
     topic: TopicName,
     /// How many partitions [default: the broker's]
@@ -82,6 +86,7 @@ struct Create {
 
 #[derive(Debug, Args)]
 struct Alter {
+    /// The topic's name
     #[arg(value_parser = topic_name)]
     topic: TopicName,
     /// A config to set, as often as there are
@@ -93,6 +98,23 @@ struct Alter {
     /// How many partitions there are to be, more than now
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..))]
     partitions: Option<u32>,
+}
+
+/// The partitions of a topic that is there. A look-up by the client would make one that is not, where the broker may.
+pub async fn existing(client: &Client, topic: &TopicName) -> Result<Vec<Partition>, ClientError> {
+    let found = Admin::new(client).describe_topic(topic).await?;
+    let partition = |index| Partition { topic: topic.clone(), index };
+    Ok(found.partitions.iter().map(|described| partition(described.index)).collect())
+}
+
+/// The partition of that number.
+fn one_of(all: Vec<Partition>, topic: &TopicName, index: i32, what: &str) -> Result<Partition, ClientError> {
+    let count = all.len();
+    all.into_iter().find(|partition| partition.index.get() == index).ok_or_else(|| ClientError::Refused {
+        what: format!("{what} partition {index} of {topic}"),
+        code: ErrorCode::UnknownTopicOrPartition,
+        message: Some(format!("it has {count} partition{}, counted from 0", plural(count as u64))),
+    })
 }
 
 pub fn topic_name(text: &str) -> Result<TopicName, String> {
@@ -231,8 +253,11 @@ async fn alter(admin: &Admin, args: Alter, format: Format) -> Result<()> {
     }
     if let Some(total) = partitions {
         let changed = admin.create_partitions(&topic, total).await;
-        changed
-            .with_context(|| if changes.is_empty() { "" } else { "the configs are changed, the partitions are not" })?;
+        if changes.is_empty() {
+            changed?;
+        } else {
+            changed.context("the configs are changed, the partitions are not")?;
+        }
     }
     let value = json!({ "topic": topic.as_str(), "configsChanged": changes.len(), "partitions": partitions });
     let mut said = Vec::new();

@@ -73,12 +73,47 @@ fn slips_are_told_before_anything_is_done() {
         (vec!["dev", "--kafka", "192.0.2.7:9092"], "use a loopback address, or forebay serve"),
         (vec!["dev", "--bucket", "ftp://x"], "a bucket is written"),
         (vec!["topic", "create"], "Usage:"),
+        (vec!["topic", "list", "-b", "localhost"], "\"localhost\" is not HOST:PORT"),
+        (vec!["topic", "list", "-b", "localhost:9092,other"], "\"other\" is not HOST:PORT"),
         (vec!["bucket", "ls", "--data", "/nonexistent/folder"], "--data names the data folder"),
     ] {
         let (code, _, error) = told(&run(&arguments, ""));
         assert_eq!(code, 2, "{arguments:?}: {error}");
         assert!(error.contains(part), "{arguments:?}: {error}");
     }
+}
+
+/// What is not there is told at once, and a tool that only looks makes nothing.
+#[test]
+fn what_is_not_there_is_not_made_by_looking() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = Broker::start(folder.path());
+    for arguments in [
+        "topic consume missing --to-end",
+        "topic consume missing --group g -n 1",
+        "group seek g --topic missing --to earliest",
+        "topic describe missing",
+    ] {
+        let (code, _, error) = broker.run(arguments, "");
+        assert_eq!(code, 1, "{arguments}: {error}");
+        assert!(error.contains("UNKNOWN_TOPIC_OR_PARTITION") && error.contains("`forebay topic list`"), "{error}");
+    }
+    assert_eq!(broker.json("topic list"), Value::Array(Vec::new()));
+    broker.ok("topic create orders --partitions 2", "");
+    for arguments in ["topic produce orders -p 2", "topic consume orders -p 2 --to-end"] {
+        let (code, _, error) = broker.run(arguments, "a\n");
+        assert_eq!(code, 1, "{arguments}: {error}");
+        assert!(error.contains("partition 2 of orders") && error.contains("2 partitions, counted from 0"), "{error}");
+    }
+    let (code, _, error) = broker.run("topic alter orders --partitions 1", "");
+    assert_eq!(code, 1);
+    assert!(error.starts_with("error: give topic orders 1 partitions"), "{error}");
+
+    let data = folder.path().to_str().expect("UTF-8");
+    let (code, out, error) = told(&run(&["bucket", "fsck", "--data", data], ""));
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(error.contains("its write-ahead log is left out") && out.contains("was not checked"), "{out}{error}");
+    assert_eq!(broker.stop(), 0);
 }
 
 /// A broker that is not there is told at once, with what would start one.
@@ -88,6 +123,9 @@ fn a_broker_that_is_not_there_is_told_at_once() {
     let (code, out, error) = told(&run(&["topic", "list", "-b", "127.0.0.1:1"], ""));
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(error.contains("127.0.0.1:1") && error.contains("`forebay dev` starts one"), "{error}");
+    let (code, out, error) = told(&run(&["topic", "undelete", "orders", "--admin", "127.0.0.1:1"], ""));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(error.contains("127.0.0.1:1") && error.contains("--admin names another"), "{error}");
 }
 
 /// Two brokers in one folder: the second says which folder is in use and leaves the first alone.

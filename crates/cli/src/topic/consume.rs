@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::Args;
 use forebay_client::{
-    Admin, Client, ClientError, Consumer, ConsumerConfig, ErrorCode, Fetched, FetchedRecord, GroupConfig,
-    GroupConsumer, Isolation, OffsetAt, Partition, StartAt,
+    Admin, Client, Consumer, ConsumerConfig, Fetched, FetchedRecord, GroupConfig, GroupConsumer, Isolation, OffsetAt,
+    Partition, StartAt,
 };
 use forebay_env::Env;
 use forebay_types::{Offset, Timestamp, TopicName};
@@ -21,6 +21,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct Consume {
+    /// The topic's name
     #[arg(value_parser = topic_name)]
     topic: TopicName,
     /// From the oldest record on [default: what comes from now on]
@@ -74,6 +75,7 @@ pub async fn run(env: &Env, client: &Client, args: Consume, format: Format) -> R
     let printer = Printer { format, verbose: args.verbose, left: args.max_messages, printed: 0, cut: false };
     match &args.group {
         Some(group) => {
+            super::existing(client, &args.topic).await?;
             let start = if args.from_beginning { StartAt::Earliest } else { StartAt::Latest };
             let config = GroupConfig { start, consumer, ..GroupConfig::new(group, vec![args.topic.clone()]) };
             as_member(env, client, config, printer, &mut stop).await
@@ -90,14 +92,9 @@ async fn alone(
     stop: &mut Stop,
 ) -> Result<()> {
     let isolation = config.isolation;
-    let mut partitions = client.partitions(&args.topic).await?;
+    let mut partitions = super::existing(client, &args.topic).await?;
     if let Some(index) = args.partition {
-        partitions.retain(|partition| partition.index.get() == index);
-        if partitions.is_empty() {
-            let what = format!("consume partition {index} of {}", args.topic);
-            let code = ErrorCode::UnknownTopicOrPartition;
-            return Err(ClientError::Refused { what, code, message: None }.into());
-        }
+        partitions = vec![super::one_of(partitions, &args.topic, index, "consume")?];
     }
     let start = match (args.from_beginning, args.offset, args.timestamp) {
         (true, ..) => StartAt::Earliest,

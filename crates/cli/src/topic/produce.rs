@@ -8,9 +8,9 @@ use std::io::{BufRead, BufReader, IsTerminal, Stdin};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::Args;
-use forebay_client::{Client, Codec, Delivery, Partition, Producer, ProducerConfig, Record};
+use forebay_client::{Client, Codec, Delivery, Producer, ProducerConfig, Record};
 use forebay_env::Env;
-use forebay_types::{PartitionIndex, TopicName};
+use forebay_types::TopicName;
 
 use super::topic_name;
 use crate::output::{self, Format, json, plural};
@@ -25,6 +25,7 @@ const LINE_SIZE_MAX: usize = 1 << 20;
 
 #[derive(Debug, Args)]
 pub struct Produce {
+    /// The topic's name; it is made where the broker makes topics by itself
     #[arg(value_parser = topic_name)]
     topic: TopicName,
     /// What separates a line's key from its value [default: lines have no key]
@@ -61,7 +62,11 @@ impl Compression {
 
 pub async fn run(env: &Env, client: &Client, args: Produce, format: Format) -> Result<()> {
     let partition = match args.partition {
-        Some(index) => Some(Partition { topic: args.topic.clone(), index: PartitionIndex::new(index)? }),
+        Some(index) => {
+            // A producer would wait for it to come into being.
+            let all = client.partitions(&args.topic).await?;
+            Some(super::one_of(all, &args.topic, index, "produce to")?)
+        }
         None => None,
     };
     let config = ProducerConfig { codec: args.compression.codec(), ..ProducerConfig::default() };
