@@ -233,6 +233,7 @@ async fn brokers_are_described() {
         &mut world,
         "describe broker 1 node.id,advertised.listeners -> advertised.listeners=null source=5 type=2 read-only, node.id=1 source=4 type=3 read-only
          describe broker 1 node.id synonyms -> node.id=1 source=4 type=3 read-only [4:node.id=1 5:node.id=1]
+         describe broker 1 forebay.upload.ms,forebay.wal.max.bytes -> forebay.upload.ms=5000 source=5 type=5 read-only, forebay.wal.max.bytes=268435456 source=5 type=5 read-only
          describe broker \"\" -> 0 keys
          describe broker 2 -> INVALID_REQUEST: Unexpected broker id, expected 1, but received 2
          describe broker one -> INVALID_REQUEST: Broker id must be an integer, but it is: one

@@ -2,8 +2,9 @@
 
 use bytes::{BufMut, BytesMut};
 use forebay_broker::Broker;
-use forebay_client::{Admin, NewTopic};
+use forebay_client::{Admin, Consumer, ConsumerConfig, NewTopic, StartAt};
 use forebay_env::real;
+use forebay_types::Offset;
 use forebay_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use forebay_wire::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use forebay_wire::kafka::messages::{ApiVersionsRequest, FetchRequest, ProduceRequest, ProduceResponse};
@@ -214,6 +215,10 @@ async fn metrics_tell_what_was_done() {
     ] {
         metric_comes_to(&env, &broker, name, count).await;
     }
+    let mut beyond = Consumer::new(&client, ConsumerConfig::default());
+    beyond.assign(partition("orders", 0), StartAt::Offset(Offset::new(99).expect("legal")));
+    beyond.poll().await.expect_err("there is no such offset");
+    metric_comes_to(&env, &broker, "forebay_offsets_out_of_range_total{api=\"Fetch\",side=\"above-log-end\"}", 1).await;
     let (code, metrics) = admin(&env, &broker, "/metrics").await;
     assert_eq!(code, "200");
     assert!(metric(&metrics, "forebay_upload_pending_bytes") > 0.0);
