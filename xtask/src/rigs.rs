@@ -3,5 +3,5 @@
 mod broker;
 mod kafka;
 
-pub use broker::{Broker, Wal};
+pub use broker::{Broker, End, Wal};
 pub use kafka::Jars;

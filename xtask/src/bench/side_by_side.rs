@@ -1,31 +1,29 @@
-//! Benchmarks side by side with Apache Kafka: same client, same disk, same records, in turns.
+//! Side by side with Apache Kafka: same client, same disk, same records, in turns.
 //!
 //! Both brokers run the whole time; each round measures one, then the other, after a round that only warms up. A figure
-//! is the median over rounds with the lowest and highest; the ratio is taken round by round. Nothing gates: the numbers
-//! are printed with the conditions without which they mean nothing.
+//! is the median over rounds with the lowest and highest; the ratio is taken round by round.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use super::{build_load, load, resident_mib};
 use crate::rigs::{Broker, Jars, Wal};
-use crate::{shell, workspace};
+use crate::shell;
 
 /// Rounds below which a spread says little.
 const ROUNDS_MIN: u32 = 5;
 
 #[derive(Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Measured rounds, at least 5.
     #[arg(long, default_value_t = ROUNDS_MIN)]
     rounds: u32,
     /// MiB produced and consumed in each round.
     #[arg(long, default_value_t = 512)]
     mib: u32,
-    /// The write-ahead log of our broker.
-    #[arg(long, value_enum, default_value_t)]
-    wal: Wal,
 }
 
 /// What a round measures, in order.
@@ -43,16 +41,16 @@ const MEASURES: [(&str, &str); 9] = [
 
 type Figures = [f64; MEASURES.len()];
 
-pub fn run(options: &Options) -> Result<()> {
+pub(super) fn run(wal: Wal, options: &Options) -> Result<()> {
     ensure!(options.rounds >= ROUNDS_MIN, "--rounds {}: fewer than {ROUNDS_MIN} tell no spread", options.rounds);
-    let load = build_load()?;
-    let ours = Broker::forebay(options.wal)?;
+    let program = build_load()?;
+    let ours = Broker::forebay(wal)?;
     let theirs = Broker::kafka(&Jars::fetch()?)?;
     let idle = [resident_mib(&ours)?, resident_mib(&theirs)?];
     let mut rounds: Vec<[Figures; 2]> = Vec::new();
     for number in 0..=options.rounds {
         shell::say(&if number == 0 { "warm up".to_owned() } else { format!("round {number}") });
-        let figures = [round(&load, &ours, number, options.mib)?, round(&load, &theirs, number, options.mib)?];
+        let figures = [round(&program, &ours, number, options.mib)?, round(&program, &theirs, number, options.mib)?];
         if number > 0 {
             rounds.push(figures);
         }
@@ -87,23 +85,9 @@ pub fn run(options: &Options) -> Result<()> {
     theirs.stop()
 }
 
-/// Builds the load generator, which lives with the librdkafka suite.
-fn build_load() -> Result<std::path::PathBuf> {
-    shell::say("the load generator, by cargo (minutes the first time)");
-    let target = workspace::target().join("clients");
-    let mut cargo = shell::cargo();
-    cargo.args(["build", "--release", "--locked", "--quiet", "--manifest-path", "tests/clients/rdkafka/Cargo.toml"]);
-    shell::run(cargo.arg("--target-dir").arg(&target))?;
-    Ok(target.join("release").join("load"))
-}
-
-fn round(load: &std::path::Path, broker: &Broker, number: u32, mib: u32) -> Result<Figures> {
+fn round(program: &Path, broker: &Broker, number: u32, mib: u32) -> Result<Figures> {
     let (topic, mib_text) = (format!("bench-{number}"), mib.to_string());
-    let run = |what: &str, amount: &str| -> Result<Vec<f64>> {
-        let text = shell::output(shell::command(load).args([what, broker.bootstrap(), &topic, amount]))?;
-        let numbers: Result<Vec<f64>, _> = text.split_whitespace().map(str::parse).collect();
-        numbers.with_context(|| format!("read what the load generator printed: {text:?}"))
-    };
+    let run = |what: &str, amount: &str| load(program, broker, what, &[&topic, amount]);
     let gib = f64::from(mib) / 1024.0;
     let before = cpu_seconds(broker)?;
     let produced = run("produce", &mib_text)?;
@@ -136,14 +120,6 @@ fn cpu_seconds(broker: &Broker) -> Result<[f64; 2]> {
     let ticks: f64 = shell::output(shell::command("getconf").arg("CLK_TCK"))?.trim().parse()?;
     let [Some(user), Some(system)] = [field(14), field(15)] else { bail!("no times in {path}") };
     Ok([user / ticks, system / ticks])
-}
-
-fn resident_mib(broker: &Broker) -> Result<f64> {
-    let path = format!("/proc/{}/status", broker.process());
-    let text = fs::read_to_string(&path).with_context(|| format!("read {path}: benchmarks need Linux"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no resident size")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib / 1024.0)
 }
 
 /// Median, and in brackets the lowest and highest.

@@ -1,6 +1,7 @@
 //! The broker under test: ours, or Apache Kafka's for the baseline. Its folder is fresh and goes with it.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,9 +13,13 @@ use clap::ValueEnum;
 use super::Jars;
 use crate::{shell, workspace};
 
-/// How long a broker may take to open its port: Apache Kafka needs most of it on a loaded machine.
+/// How long a broker may take until it is ready: Apache Kafka needs most of it on a loaded machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at a broker that starts or stops, and so the error of the times that are told.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How long one look may take.
+const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
 /// Where our broker keeps what it has acknowledged and not yet uploaded.
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -24,11 +29,34 @@ pub enum Wal {
     Object,
 }
 
+/// How a running broker is ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// SIGTERM, and it drains.
+    Stop,
+    /// SIGKILL.
+    Kill,
+}
+
+/// By what a broker shows that it serves.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// It opens its port when it is ready.
+    Port(SocketAddr),
+    /// It opens its ports first and says over HTTP when it is ready.
+    Http(SocketAddr),
+}
+
 pub struct Broker {
+    /// Starts it, each time on the same folder.
+    command: Command,
     process: Child,
+    sign: Sign,
     bootstrap: String,
     folder: PathBuf,
-    /// From start to the open port.
+    /// Whether what it left stays to be looked at where something failed.
+    keeps_remains: bool,
+    /// From start to the sign that it is ready.
     ready: Duration,
 }
 
@@ -47,7 +75,7 @@ impl Broker {
         let mut command = shell::command(binary);
         command.args(["dev", "--wal", wal, "--data"]).arg(folder.join("data"));
         command.args(["--kafka", &format!("127.0.0.1:{kafka}"), "--admin", &format!("127.0.0.1:{admin}")]);
-        Self::start(command, folder, kafka)
+        Self::start(command, folder, kafka, Sign::Http(loopback(admin)))
     }
 
     /// Apache Kafka, set up so that only its protocol can differ from ours.
@@ -79,7 +107,7 @@ impl Broker {
         shell::output(&mut jars.tool("kafka.tools.StorageTool", &format))?;
         let mut command = jars.java(1024);
         command.arg("kafka.Kafka").arg(config);
-        Self::start(command, folder, port)
+        Self::start(command, folder, port, Sign::Port(loopback(port)))
     }
 
     pub fn bootstrap(&self) -> &str {
@@ -94,50 +122,107 @@ impl Broker {
         self.process.id()
     }
 
+    /// Nothing of it stays, also where something fails: for folders too large to be left lying about.
+    pub fn without_remains(mut self) -> Self {
+        self.keeps_remains = false;
+        self
+    }
+
     /// Asks the broker to stop and waits; what it printed stays only where that fails.
     pub fn stop(mut self) -> Result<()> {
-        let mut kill = shell::command("kill");
-        shell::run(kill.arg(self.process.id().to_string()))?;
+        self.end(End::Stop)?;
+        fs::remove_dir_all(&self.folder).context("remove the broker's folder")
+    }
+
+    /// Ends the broker and starts it again on what it left. Gives how long the end took; [`Self::ready`] is new.
+    pub fn restart(&mut self, end: End) -> Result<Duration> {
+        let asked = Instant::now();
+        self.end(end)?;
+        let ended = asked.elapsed();
+        let started = Instant::now();
+        self.process = self.command.spawn().context("start the broker again")?;
+        self.await_ready(started)?;
+        Ok(ended)
+    }
+
+    fn end(&mut self, end: End) -> Result<()> {
+        match end {
+            End::Kill => self.process.kill().context("kill the broker")?,
+            End::Stop => shell::run(shell::command("kill").arg(self.process.id().to_string()))?,
+        }
         let deadline = Instant::now() + STOP_LIMIT;
         while Instant::now() < deadline {
             if self.process.try_wait().context("wait for the broker")?.is_some() {
-                return fs::remove_dir_all(&self.folder).context("remove the broker's folder");
+                return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(LOOK_AGAIN);
         }
-        bail!("the broker did not stop within {} s of SIGTERM", STOP_LIMIT.as_secs())
+        bail!("the broker did not stop within {} s", STOP_LIMIT.as_secs())
     }
 
-    fn start(mut command: Command, folder: PathBuf, port: u16) -> Result<Self> {
+    fn start(mut command: Command, folder: PathBuf, port: u16, sign: Sign) -> Result<Self> {
         let output = folder.join("output");
         let file = File::create(&output).with_context(|| format!("create {}", output.display()))?;
         let other = file.try_clone().context("share the output file")?;
+        command.stdin(Stdio::null()).stdout(file).stderr(other);
         let started = Instant::now();
-        let process = command.stdin(Stdio::null()).stdout(file).stderr(other).spawn().context("start the broker")?;
-        let mut broker = Self { process, bootstrap: format!("127.0.0.1:{port}"), folder, ready: Duration::ZERO };
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        while TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err() {
-            if let Some(status) = broker.process.try_wait().context("look after the broker")? {
-                bail!("the broker ended with {status}:\n{}", fs::read_to_string(&output).unwrap_or_default());
-            }
-            if started.elapsed() > START_LIMIT {
-                bail!("nothing listens on {address} after {} s", START_LIMIT.as_secs());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        broker.ready = started.elapsed();
+        let process = command.spawn().context("start the broker")?;
+        let (bootstrap, ready) = (loopback(port).to_string(), Duration::ZERO);
+        let mut broker = Self { command, process, sign, bootstrap, folder, keeps_remains: true, ready };
+        broker.await_ready(started)?;
         println!("broker on {} after {} ms", broker.bootstrap, broker.ready.as_millis());
         Ok(broker)
     }
+
+    fn await_ready(&mut self, started: Instant) -> Result<()> {
+        while !self.sign.is_given() {
+            if let Some(status) = self.process.try_wait().context("look after the broker")? {
+                let output = fs::read_to_string(self.folder.join("output")).unwrap_or_default();
+                bail!("the broker ended with {status}:\n{output}");
+            }
+            if started.elapsed() > START_LIMIT {
+                bail!("the broker on {} is not ready after {} s", self.bootstrap, START_LIMIT.as_secs());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        self.ready = started.elapsed();
+        Ok(())
+    }
+}
+
+impl Sign {
+    fn is_given(self) -> bool {
+        match self {
+            Self::Port(address) => TcpStream::connect_timeout(&address, LOOK_LIMIT).is_ok(),
+            Self::Http(address) => says_ready(address).unwrap_or(false),
+        }
+    }
+}
+
+/// Whether `/ready` answers 200.
+fn says_ready(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, LOOK_LIMIT)?;
+    stream.set_read_timeout(Some(LOOK_LIMIT))?;
+    stream.write_all(format!("GET /ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    Ok(status == *b"HTTP/1.1 200")
 }
 
 /// A broker never outlives the run, however it ends.
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have ended already, and its folder may be gone.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if !self.keeps_remains {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 fn fresh_folder(name: &str) -> Result<PathBuf> {

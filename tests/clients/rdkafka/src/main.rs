@@ -1,6 +1,9 @@
 //! librdkafka against a broker: prints `ok NAME` or `FAIL NAME: why` for each case. `cargo xtask clients` runs it, and
 //! `cargo xtask clients --baseline` runs it against Apache Kafka, where every case holds too.
 
+// A client outside the system: it uses the real clock and threads.
+#![allow(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::{Duration, Instant};
