@@ -1,5 +1,5 @@
 //! Any bytes into one of `forebay_format::fuzz`'s functions, the one that `TARGET` names.
-#![no_main]
+#![cfg_attr(feature = "libfuzzer", no_main)]
 
 use std::sync::LazyLock;
 
@@ -12,4 +12,11 @@ static FUNCTION: LazyLock<Target> = LazyLock::new(|| {
     found.unwrap_or_else(|| panic!("TARGET={name:?} is none of {}", names())).1
 });
 
+#[cfg(feature = "libfuzzer")]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| FUNCTION(data));
+
+/// Without the fuzzer: over the files that are named.
+#[cfg(not(feature = "libfuzzer"))]
+fn main() -> std::io::Result<()> {
+    std::env::args_os().skip(1).try_for_each(|file| std::fs::read(file).map(|data| FUNCTION(&data)))
+}

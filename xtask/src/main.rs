@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bench;
+mod ci;
 mod clients;
 mod kill9;
 mod rigs;
@@ -30,18 +31,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything CI runs: `test`, then `clients`.
+    /// Everything CI runs: tests, the simulation over some seeds, real clients on both kinds of write-ahead log.
     Ci,
     /// Formatting, lints, the project's own rules, all tests, documentation links. Needs Rust and a C compiler only.
     /// With `--long kill9`: many kill -9 of the broker under transactional load instead.
     Test(TestOptions),
-    /// The project's own rules: layers, sources, links, licences.
+    /// The project's own rules: layers, sources, links, licences and origins of what we build on.
     Tidy,
     /// Real Kafka clients against the release binary. Fetches what it needs and says so.
     Clients(clients::Options),
     /// The whole broker in one seeded process, many seeds side by side.
     Sim(sim::Options),
-    /// Side by side with Apache Kafka; prints, never fails for a figure.
+    /// Side by side with Apache Kafka, and how fast a long history opens; prints, never fails for a figure.
     Bench(bench::Options),
 }
 
@@ -71,10 +72,7 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
-        Task::Ci => {
-            test::run()?;
-            clients::run(&clients::Options::default())
-        }
+        Task::Ci => ci::run(),
         Task::Test(TestOptions { long: None, .. }) => test::run(),
         Task::Test(TestOptions { long: Some(Long::Kill9), kill9 }) => kill9::run(&kill9),
         Task::Tidy => tidy::run(),

@@ -70,6 +70,18 @@ pub fn stream(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bool>
     Ok(child.wait().with_context(|| format!("wait for {shown}"))?.success())
 }
 
+/// As [`stream`], with the lines of its standard error; its standard output is ours.
+pub fn stream_errors(command: &mut Command, mut line: impl FnMut(&str)) -> Result<bool> {
+    let shown = show(command);
+    let mut child = command.stderr(Stdio::piped()).spawn().with_context(|| format!("start {shown}"))?;
+    let stderr = child.stderr.take().expect("stderr was asked for");
+    for text in BufReader::new(stderr).lines() {
+        let text = text.with_context(|| format!("read from {shown}"))?;
+        line(&text);
+    }
+    Ok(child.wait().with_context(|| format!("wait for {shown}"))?.success())
+}
+
 /// The command as one would type it, without what is set in the environment.
 fn show(command: &Command) -> String {
     let parts = std::iter::once(command.get_program()).chain(command.get_args());

@@ -1,10 +1,13 @@
 //! The project's own rules, which no compiler checks.
 //!
-//! Owns: layers between crates, what a source file may hold and how it begins, links between documents, licences.
+//! Owns: layers between crates, what a source file may hold and how it begins, links between documents, licences and
+//! origins of what we build on. Not checked here or anywhere without `cargo deny`: security advisories and yanked versions,
+//! whose list is fetched over the network.
 
 mod layers;
 mod licences;
 mod links;
+mod origins;
 mod sources;
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +26,7 @@ pub fn run() -> Result<()> {
     let metadata = metadata()?;
     breaches.extend(layers::check(&metadata)?);
     breaches.extend(licences::check(&metadata)?);
+    breaches.extend(origins::check(&metadata)?);
     breaches.extend(sources::check()?);
     breaches.extend(links::check()?);
     if breaches.is_empty() {

@@ -18,9 +18,15 @@ impl Rdkafka {
     pub(super) fn build() -> Result<Self> {
         shell::say("librdkafka and its suite, by cargo (minutes the first time)");
         let target = workspace::target().join("clients");
-        let mut cargo = shell::cargo();
-        cargo.args(["build", "--release", "--locked", "--quiet", "--manifest-path", MANIFEST]);
-        shell::run(cargo.arg("--target-dir").arg(&target))?;
+        let cargo = |task: &str| {
+            let mut cargo = shell::cargo();
+            cargo.args([task, "--release", "--locked", "--quiet", "--manifest-path", MANIFEST]);
+            cargo.arg("--target-dir").arg(&target);
+            cargo
+        };
+        shell::run(&mut cargo("build"))?;
+        // Outside the workspace, and so linted by nobody else. What was built is not built again for it.
+        shell::run(cargo("clippy").args(["--all-targets", "--", "--deny", "warnings"]))?;
         Ok(Self { program: target.join("release").join("forebay-clients-rdkafka") })
     }
 

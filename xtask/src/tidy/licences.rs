@@ -1,6 +1,6 @@
 //! Every crate we build on has a licence that `deny.toml` allows.
 //!
-//! `cargo deny` checks more (advisories, sources); this needs nothing that a fresh machine lacks.
+//! What `cargo deny` checks of this, with nothing that a fresh machine lacks.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
