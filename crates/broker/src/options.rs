@@ -16,11 +16,15 @@ use std::time::Duration;
 
 use forebay_api::HostPort;
 use forebay_api::config::{BrokerConfig, WalChoice};
+use forebay_coordinator::host::HostConfig;
+use forebay_coordinator::machine::group::GroupConfig;
+use forebay_coordinator::machine::txn::TxnConfig;
 use forebay_env::SECTOR_SIZE;
 use forebay_log::{LogConfig, UploadConfig};
 use forebay_metadata::config::{ConfigError, TopicConfig};
 use forebay_store::{BucketUrl, BucketUrlError, Store};
 use forebay_types::{BrokerId, ByteSize, OutOfRange};
+use forebay_upkeep::UpkeepConfig;
 use forebay_wal::providers::disk::DiskConfig;
 use forebay_wal::providers::object::ObjectConfig;
 
@@ -116,6 +120,8 @@ pub struct BrokerOptions {
     pub bucket: BucketChoice,
     pub wal: WalSetup,
     pub log: LogConfig,
+    pub coordinators: HostConfig,
+    pub upkeep: UpkeepConfig,
     pub config: Arc<BrokerConfig>,
 }
 
@@ -191,6 +197,8 @@ impl BrokerOptions {
             bucket,
             wal,
             log: LogConfig { upload, ..LogConfig::default() },
+            coordinators: coordinator_config(&config),
+            upkeep: upkeep_config(&config),
             config: Arc::new(config),
         })
     }
@@ -286,6 +294,38 @@ impl fmt::Display for ListenAddress {
             ListenHost::Localhost => write!(f, "localhost:{}", self.port),
             ListenHost::Ip(ip) => SocketAddr::new(ip, self.port).fmt(f),
         }
+    }
+}
+
+fn coordinator_config(config: &BrokerConfig) -> HostConfig {
+    let millis = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+    // The largest number of minutes is "for ever" (the default here).
+    let retention = u64::try_from(config.offsets_retention_minutes()).ok().filter(|minutes| *minutes < i32::MAX as u64);
+    HostConfig {
+        groups: GroupConfig {
+            session_timeout_ms_min: config.group_min_session_timeout_ms(),
+            session_timeout_ms_max: config.group_max_session_timeout_ms(),
+            members_max: usize::try_from(config.group_max_size()).unwrap_or(usize::MAX),
+            initial_rebalance_delay: millis(config.group_initial_rebalance_delay_ms()),
+            offset_metadata_size_max: config.offset_metadata_max_bytes(),
+            offsets_retention: retention.map(|minutes| Duration::from_secs(minutes * 60)),
+            ..GroupConfig::default()
+        },
+        txns: TxnConfig {
+            timeout_ms_max: config.transaction_max_timeout_ms(),
+            expiration_ms: i64::from(config.transactional_id_expiration_ms()),
+        },
+        offsets_partitions: config.offsets_topic_num_partitions(),
+        txn_partitions: config.transaction_state_log_num_partitions(),
+        ..HostConfig::default()
+    }
+}
+
+fn upkeep_config(config: &BrokerConfig) -> UpkeepConfig {
+    UpkeepConfig {
+        interval: Duration::from_millis(config.log_retention_check_interval_ms()),
+        producer_expiration_ms: i64::from(config.producer_id_expiration_ms()),
+        ..UpkeepConfig::default()
     }
 }
 

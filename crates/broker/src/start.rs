@@ -18,13 +18,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_api::config::BrokerConfig;
 use forebay_api::counters::Counters;
 use forebay_api::{Context, HostPort};
 use forebay_coordinator::Coordinators;
-use forebay_coordinator::host::{HostConfig, HostParts, LocalMarkers};
-use forebay_coordinator::machine::group::GroupConfig;
-use forebay_coordinator::machine::txn::TxnConfig;
+use forebay_coordinator::host::{HostParts, LocalMarkers};
 use forebay_env::Env;
 use forebay_format::DiskId;
 use forebay_log::{Owner, OwnerParts, RecoverError, Recovered, Recovery, Sealers};
@@ -34,7 +31,7 @@ use forebay_metadata::state::{WalEpochState, WalKind};
 use forebay_metadata::{BrokerLife, Command, OpenError as MetadataError, SubmitError};
 use forebay_store::{OpenError as BucketError, ProbeError, Store, StoreError};
 use forebay_types::{BrokerEpoch, BrokerId};
-use forebay_upkeep::{UpkeepConfig, UpkeepParts};
+use forebay_upkeep::UpkeepParts;
 use forebay_wal::providers::disk::{DiskProvider, DiskSealer};
 use forebay_wal::providers::object::{ObjectProvider, ObjectSealer};
 use forebay_wal::{Provider, SealErrorKind, Sealer, WalError, WalOwner};
@@ -109,7 +106,7 @@ impl Epoch {
             partitions: Arc::clone(&partitions),
             wal: wal.clone(),
             markers: Arc::new(LocalMarkers::new(base.env.clone(), Arc::clone(&partitions), wal.clone())),
-            config: coordinator_config(config),
+            config: base.options.coordinators.clone(),
         });
 
         let upkeep = forebay_upkeep::start(UpkeepParts {
@@ -118,7 +115,7 @@ impl Epoch {
             metadata: Arc::clone(&base.metadata),
             partitions: Arc::clone(&partitions),
             life,
-            config: upkeep_config(config),
+            config: base.options.upkeep,
         });
 
         let context = Context {
@@ -280,35 +277,5 @@ fn log_recovered(recovered: &Recovered) {
     }
     for lost in lost {
         tracing::error!("lost by a corrupt write-ahead log: {lost}");
-    }
-}
-
-fn coordinator_config(config: &BrokerConfig) -> HostConfig {
-    let millis = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-    // The largest number of minutes is "for ever" (the default here).
-    let retention = u64::try_from(config.offsets_retention_minutes()).ok().filter(|minutes| *minutes < i32::MAX as u64);
-    HostConfig {
-        groups: GroupConfig {
-            session_timeout_ms_min: config.group_min_session_timeout_ms(),
-            session_timeout_ms_max: config.group_max_session_timeout_ms(),
-            members_max: usize::try_from(config.group_max_size()).unwrap_or(usize::MAX),
-            initial_rebalance_delay: millis(config.group_initial_rebalance_delay_ms()),
-            offset_metadata_size_max: config.offset_metadata_max_bytes(),
-            offsets_retention: retention.map(|minutes| Duration::from_secs(minutes * 60)),
-            ..GroupConfig::default()
-        },
-        txns: TxnConfig {
-            timeout_ms_max: config.transaction_max_timeout_ms(),
-            expiration_ms: i64::from(config.transactional_id_expiration_ms()),
-        },
-        offsets_partitions: config.offsets_topic_num_partitions(),
-        txn_partitions: config.transaction_state_log_num_partitions(),
-    }
-}
-
-fn upkeep_config(config: &BrokerConfig) -> UpkeepConfig {
-    UpkeepConfig {
-        interval: Duration::from_millis(config.log_retention_check_interval_ms()),
-        producer_expiration_ms: i64::from(config.producer_id_expiration_ms()),
     }
 }

@@ -83,12 +83,23 @@ pub struct HostConfig {
     pub offsets_partitions: i32,
     /// `transaction.state.log.num.partitions`, when the topic is created.
     pub txn_partitions: i32,
+    /// Records of one machine between two snapshots: opening replays so many at most, a matter of a tenth of a second.
+    pub records_per_snapshot: u64,
+    /// A planted bug: of each transaction only the first partition gets its marker.
+    pub sabotage_half_markers: bool,
 }
 
 impl Default for HostConfig {
     /// As in Kafka.
     fn default() -> Self {
-        Self { groups: GroupConfig::default(), txns: TxnConfig::default(), offsets_partitions: 50, txn_partitions: 50 }
+        Self {
+            groups: GroupConfig::default(),
+            txns: TxnConfig::default(),
+            offsets_partitions: 50,
+            txn_partitions: 50,
+            records_per_snapshot: 10_000,
+            sabotage_half_markers: false,
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use forebay_wal::Wal;
 use futures::StreamExt;
 
 use crate::cold::{ColdError, ColdReader, Source, reread};
-use crate::partition::{Partition, PartitionHead, PartitionParts, ProducerSnapshot};
+use crate::partition::{Partition, PartitionHead, PartitionParts, Planted, ProducerSnapshot};
 use crate::producers::Producers;
 
 /// Partitions whose state is read at once: as many GETs are in flight, and as many states in memory.
@@ -44,6 +44,7 @@ pub(crate) struct Opener {
     pub cold: Arc<ColdReader>,
     /// See [`crate::LogConfig::sabotage_forget_producers`].
     pub forget_producers: bool,
+    pub planted: Planted,
 }
 
 impl Opener {
@@ -110,7 +111,8 @@ impl Opener {
             epochs: opened.epochs,
         };
         let parts = PartitionParts { env: self.env.clone(), wal: self.wal.clone(), cold: Arc::clone(&self.cold) };
-        Some(Partition::open(head, opened.log_start, opened.committed_end, producers, snapshot, parts))
+        let partition = Partition::open(head, opened.log_start, opened.committed_end, producers, snapshot, parts);
+        Some(partition.planted(self.planted))
     }
 
     /// The state at the committed end: the snapshot's, moved past every footer since, of records below the log start too.

@@ -12,6 +12,7 @@ use forebay_wal::{Provider, Wal, WalConfig, WalEnded};
 
 use crate::cold::ColdReader;
 use crate::open::Opener;
+use crate::partition::Planted;
 use crate::partitions::Partitions;
 use crate::snapshot::Snapshots;
 use crate::upload::{UploadConfig, UploadError, UploadParts, Uploader};
@@ -28,6 +29,10 @@ pub struct LogConfig {
     pub cache_budget: ByteSize,
     /// A planted bug: partitions open without their producers. A proof of exactly once must fail on it.
     pub sabotage_forget_producers: bool,
+    /// A planted bug: readers of committed data are not told which transactions were aborted.
+    pub sabotage_ignore_aborts: bool,
+    /// A planted bug: readers are given what is not durable yet.
+    pub sabotage_serve_before_durable: bool,
 }
 
 impl Default for LogConfig {
@@ -38,6 +43,8 @@ impl Default for LogConfig {
             warm_budget: ByteSize::mib(64),
             cache_budget: ByteSize::mib(64),
             sabotage_forget_producers: false,
+            sabotage_ignore_aborts: false,
+            sabotage_serve_before_durable: false,
         }
     }
 }
@@ -89,7 +96,12 @@ impl Owner {
         };
         let uploader = Uploader::start(upload, wal.clone(), Arc::clone(&partitions));
         let forget_producers = config.sabotage_forget_producers;
-        let opener = Opener { env, store, metadata, life, wal: wal.clone(), cold: Arc::clone(&cold), forget_producers };
+        let planted = Planted {
+            ignore_aborts: config.sabotage_ignore_aborts,
+            serve_before_durable: config.sabotage_serve_before_durable,
+        };
+        let (at, cold_reader) = (wal.clone(), Arc::clone(&cold));
+        let opener = Opener { env, store, metadata, life, wal: at, cold: cold_reader, forget_producers, planted };
         partitions.follow(opener).await;
         Self { partitions, wal, cold, warm, uploader }
     }

@@ -155,6 +155,13 @@ pub(crate) struct PartitionParts {
     pub cold: Arc<ColdReader>,
 }
 
+/// Bugs put into a partition on purpose: a proof that cannot fail on them is none. See [`crate::LogConfig`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Planted {
+    pub ignore_aborts: bool,
+    pub serve_before_durable: bool,
+}
+
 pub struct Partition {
     head: PartitionHead,
     parts: PartitionParts,
@@ -191,6 +198,7 @@ struct State {
     producer_snapshot: Option<ProducerSnapshot>,
     waiters: Waiters,
     service: Service,
+    planted: Planted,
 }
 
 impl Partition {
@@ -214,8 +222,14 @@ impl Partition {
             producer_snapshot,
             waiters: Waiters::default(),
             service: Service::Everything,
+            planted: Planted::default(),
         };
         Self { head, parts, pattern: ReadPattern::default(), state: Mutex::new(state) }
+    }
+
+    pub(crate) fn planted(mut self, planted: Planted) -> Self {
+        self.state.get_mut().planted = planted;
+        self
     }
 
     pub fn id(&self) -> TopicPartition {
@@ -416,7 +430,7 @@ impl Partition {
             return Ok(TailRead::Cold);
         }
         let batches = state.tail.read(request.from, end, request.bytes_max, request.at_least_one);
-        let aborted = aborted_in(&state.producers, request, &batches);
+        let aborted = state.aborted_in(request, &batches);
         Ok(TailRead::Done(ReadBatches { offsets, batches, aborted }))
     }
 
@@ -445,7 +459,7 @@ impl Partition {
         // changed. Unless the log start has passed the offset meanwhile: then aborted transactions were forgotten with it.
         let mut state = self.lock_open()?;
         self.check_range(&mut state, request)?;
-        let aborted = aborted_in(&state.producers, request, &batches);
+        let aborted = state.aborted_in(request, &batches);
         Ok(ReadBatches { offsets, batches, aborted })
     }
 
@@ -600,17 +614,20 @@ impl Partition {
 
 impl State {
     fn offsets(&mut self) -> Offsets {
-        let high_watermark = self.high_watermark;
+        let high_watermark = if self.planted.serve_before_durable { self.log_end } else { self.high_watermark };
         // DeleteRecords may have taken the beginning of a transaction that is still open.
         let last_stable = self.producers.last_stable_offset(high_watermark).max(self.log_start);
         Offsets { log_start: self.log_start, last_stable, high_watermark }
     }
-}
 
-/// What a `read_committed` reader must be told about the batches that it gets.
-fn aborted_in(producers: &Producers, request: ReadRequest, batches: &[Bytes]) -> Vec<AbortedTxn> {
-    let (Isolation::ReadCommitted, Some(last)) = (request.isolation, batches.last()) else { return Vec::new() };
-    producers.aborted_between(request.from, end_of_run(last))
+    /// What a `read_committed` reader must be told about the batches that it gets.
+    fn aborted_in(&self, request: ReadRequest, batches: &[Bytes]) -> Vec<AbortedTxn> {
+        let (Isolation::ReadCommitted, Some(last)) = (request.isolation, batches.last()) else { return Vec::new() };
+        if self.planted.ignore_aborts {
+            return Vec::new();
+        }
+        self.producers.aborted_between(request.from, end_of_run(last))
+    }
 }
 
 /// The offset after the last batch of a run of whole batches.

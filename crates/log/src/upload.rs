@@ -21,6 +21,7 @@ mod encode;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::error::Error;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,9 +48,6 @@ const CREATES_IN_FLIGHT_MAX: usize = 4;
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Commits between producer snapshots: so many footers at most are read to open a partition.
-const COMMITS_PER_SNAPSHOT: u64 = 64;
-
 /// When a data object is cut: also once half of the WAL's room is used, as small groups fill it long before their bytes
 /// make a large object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +56,14 @@ pub struct UploadConfig {
     pub size_target: ByteSize,
     /// Or once the oldest batch waits this long.
     pub age_max: Duration,
+    /// Commits between producer snapshots: so many footers at most are read to open a partition.
+    pub commits_per_snapshot: NonZeroU64,
 }
 
 impl Default for UploadConfig {
     fn default() -> Self {
-        Self { size_target: ByteSize::mib(16), age_max: Duration::from_secs(5) }
+        let commits_per_snapshot = NonZeroU64::new(64).expect("not 0");
+        Self { size_target: ByteSize::mib(16), age_max: Duration::from_secs(5), commits_per_snapshot }
     }
 }
 
@@ -412,7 +413,7 @@ impl Work {
         self.wal.trim(through);
         self.pending.committed.send_modify(|committed| *committed += groups);
         self.commits += 1;
-        if self.commits.is_multiple_of(COMMITS_PER_SNAPSHOT) {
+        if self.commits.is_multiple_of(self.parts.config.commits_per_snapshot.get()) {
             self.take_snapshot().await;
         }
         Ok(())

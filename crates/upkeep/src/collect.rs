@@ -6,6 +6,8 @@
 //! Crash: between any two steps the garbage row still stands and the next round goes on. An object is forgotten only
 //! once it is deleted, so none is left behind.
 
+use std::time::Duration;
+
 use forebay_metadata::state::Garbage;
 use forebay_metadata::{Command, SubmitError};
 use forebay_store::Key;
@@ -18,7 +20,7 @@ use crate::error::UpkeepError;
 /// From being condemned to being deleted. Longer than the slowest reader holds on to an object: a fetch looks its
 /// object up and reads it within the store's time limits, minutes at most; a check of a whole bucket reads the metadata
 /// first and its last object an hour later at most, or finds it gone and is run again.
-pub const CONDEMNED_GRACE: std::time::Duration = std::time::Duration::from_hours(1);
+pub const CONDEMNED_GRACE: Duration = Duration::from_hours(1);
 
 /// Garbage rows read at once.
 const ROWS_PER_PAGE: usize = 256;
@@ -72,7 +74,9 @@ impl Collect {
         for (object, row) in garbage {
             match row.condemned_at {
                 None => condemns.push(condemn(parts, object, row.size, now)),
-                Some(since) if is_over(since, now) => deletes.push(delete(parts, object, row.size)),
+                Some(since) if is_over(since, now, parts.config.condemned_grace) => {
+                    deletes.push(delete(parts, object, row.size))
+                }
                 Some(_) => {}
             }
         }
@@ -90,8 +94,8 @@ impl Collect {
 }
 
 /// Whether an object that was condemned then may be deleted now.
-fn is_over(condemned_at: Timestamp, now: Timestamp) -> bool {
-    u128::from(now.millis_since(condemned_at).unsigned_abs()) >= CONDEMNED_GRACE.as_millis()
+fn is_over(condemned_at: Timestamp, now: Timestamp, grace: Duration) -> bool {
+    u128::from(now.millis_since(condemned_at).unsigned_abs()) >= grace.as_millis()
 }
 
 async fn condemn(parts: &UpkeepParts, object: &str, size: u64, now: Timestamp) -> Result<bool, UpkeepError> {
@@ -132,13 +136,16 @@ async fn delete(parts: &UpkeepParts, object: &str, size: u64) -> Result<Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::UpkeepConfig;
 
     #[test]
     fn the_grace_is_an_hour_by_a_clock_that_may_go_back() {
-        let at = Timestamp::from_millis;
+        let is_over = |since, now| {
+            is_over(Timestamp::from_millis(since), Timestamp::from_millis(now), UpkeepConfig::default().condemned_grace)
+        };
         let hour = 60 * 60 * 1_000;
-        assert!(!is_over(at(5_000), at(5_000)) && !is_over(at(5_000), at(5_000 + hour - 1)));
-        assert!(is_over(at(5_000), at(5_000 + hour)));
-        assert!(!is_over(at(5_000), at(0)), "a clock set back makes nothing old");
+        assert!(!is_over(5_000, 5_000) && !is_over(5_000, 5_000 + hour - 1));
+        assert!(is_over(5_000, 5_000 + hour));
+        assert!(!is_over(5_000, 0), "a clock set back makes nothing old");
     }
 }

@@ -22,7 +22,7 @@ use forebay_metadata::{BrokerLife, Metadata};
 use forebay_store::Store;
 
 use crate::clocks::agreed_time;
-use crate::collect::{Collect, Collected};
+use crate::collect::{CONDEMNED_GRACE, Collect, Collected};
 use crate::error::UpkeepError;
 use crate::orphan::Orphans;
 use crate::release::Release;
@@ -34,26 +34,39 @@ pub(crate) const COMMANDS_AT_ONCE: usize = 32;
 /// Extents looked up at once.
 pub(crate) const EXTENTS_PER_PAGE: usize = 256;
 
-/// Before the first round, so that a start is not slowed (Kafka's `LogManager.InitialTaskDelayMs`).
-const FIRST_WAIT: Duration = Duration::from_secs(30);
 /// Before the next round where the last one had more to do.
 const RESUME_WAIT: Duration = Duration::from_secs(1);
 /// Before the next round where the last one failed; or the interval, where that is shorter.
 const RETRY_WAIT: Duration = Duration::from_mins(1);
 
-/// What of it is configured.
+/// When upkeep runs, and what waits how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpkeepConfig {
+    /// Before the first round, so that a start is not slowed (Kafka's `LogManager.InitialTaskDelayMs`).
+    pub first_wait: Duration,
     /// Between rounds (Kafka's `log.retention.check.interval.ms`).
     pub interval: Duration,
     /// After so long without a batch an idle producer is forgotten (Kafka's `producer.id.expiration.ms`).
     pub producer_expiration_ms: i64,
+    /// From an object's being condemned to its being deleted; see [`CONDEMNED_GRACE`].
+    pub condemned_grace: Duration,
+    /// A planted bug: an object that is older than this goes without the metadata being asked.
+    pub sabotage_collect_by_age: Option<Duration>,
+    /// A planted bug: topics leave the trash whether or not their window is over.
+    pub sabotage_purge_early: bool,
 }
 
 impl Default for UpkeepConfig {
     /// Kafka's.
     fn default() -> Self {
-        Self { interval: Duration::from_mins(5), producer_expiration_ms: 24 * 60 * 60 * 1_000 }
+        Self {
+            first_wait: Duration::from_secs(30),
+            interval: Duration::from_mins(5),
+            producer_expiration_ms: 24 * 60 * 60 * 1_000,
+            condemned_grace: CONDEMNED_GRACE,
+            sabotage_collect_by_age: None,
+            sabotage_purge_early: false,
+        }
     }
 }
 
@@ -119,7 +132,7 @@ impl Upkeep {
 
     async fn run(mut self) {
         let env = self.parts.env.clone();
-        env.sleep(FIRST_WAIT).await;
+        env.sleep(self.parts.config.first_wait).await;
         while self.parts.partitions.ended().is_none() {
             let wait = match self.run_once().await {
                 Ok(round) if round.more => RESUME_WAIT,

@@ -7,6 +7,7 @@
 //! proof itself, which `metadata::apply` makes again when the object is condemned; deleting (`collect`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use forebay_format::ObjectName;
 use forebay_metadata::command::Refusal;
@@ -139,6 +140,9 @@ impl Sweep {
     /// The next objects of the bucket: how many were condemned, and whether they were the last.
     async fn page(&mut self, parts: &UpkeepParts, now: Timestamp) -> Result<(usize, bool), UpkeepError> {
         let page = parts.store.list(&Prefix::all(), self.after.as_ref(), OBJECTS_PER_PAGE).await?;
+        if let Some(age) = parts.config.sabotage_collect_by_age {
+            delete_by_age(parts, &page, age, now).await?;
+        }
         let suspects = self.suspects(parts, &page);
         let mut condemned = 0;
         for some in suspects.chunks(COMMANDS_AT_ONCE) {
@@ -167,6 +171,22 @@ impl Sweep {
         };
         page.iter().filter(is_suspect).collect()
     }
+}
+
+/// See [`crate::UpkeepConfig::sabotage_collect_by_age`].
+async fn delete_by_age(
+    parts: &UpkeepParts,
+    page: &[ObjectMeta],
+    age: Duration,
+    now: Timestamp,
+) -> Result<(), UpkeepError> {
+    for meta in page {
+        let is_data = matches!(meta.key.as_str().parse(), Ok(ObjectName::Data { .. } | ObjectName::Wal { .. }));
+        if is_data && u128::from(now.millis_since(meta.modified).unsigned_abs()) > age.as_millis() {
+            parts.store.delete(&meta.key).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Condemns an object if no row names it.

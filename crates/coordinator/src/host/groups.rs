@@ -21,7 +21,7 @@ use super::ledger::{Ended, Ledger};
 use super::load::{Entry, LoadError, Loaded, Loader, load};
 use super::markers::{MARKER_BYTES, MarkerError, refused};
 use super::seats::Progress;
-use super::snapshots::{RECORDS_PER_SNAPSHOT, Snapshots, Taken};
+use super::snapshots::{Snapshots, Taken};
 use crate::machine::group::{Commit, Fetch, GroupMachine, List, Loading, Replayed, Reply, Request, TOPIC_ID_HEADER};
 use crate::machine::{Now, Output, Producer, Token};
 
@@ -210,7 +210,7 @@ impl GroupTask {
         progress.send_replace(Progress::Open);
         loop {
             self.do_what_is_due(&mut machine).await?;
-            if self.ledger.records() >= RECORDS_PER_SNAPSHOT && self.snapshots.is_idle() {
+            if self.ledger.records() >= self.shared.config.records_per_snapshot && self.snapshots.is_idle() {
                 machine = self.snapshot(machine).await;
             }
             let wake = machine.next_deadline().map_or(self.next_sweep, |deadline| deadline.min(self.next_sweep));

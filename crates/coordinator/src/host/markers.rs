@@ -133,7 +133,9 @@ pub(super) async fn carry_out(
     let marker = prepared_marker(kind, markers.coordinator_epoch.get(), prepare);
     let producer = (markers.producer.id, markers.producer.epoch);
     let write = |partition: &TxnPartition| write_one(&shared, &host, partition.clone(), producer, marker);
-    let written = futures::stream::iter(&markers.partitions).map(write).buffer_unordered(WRITES_IN_FLIGHT_MAX);
+    let count = if shared.config.sabotage_half_markers { 1 } else { markers.partitions.len() };
+    let written = futures::stream::iter(markers.partitions.iter().take(count)).map(write);
+    let written = written.buffer_unordered(WRITES_IN_FLIGHT_MAX);
     let written = written.collect::<Vec<Result<(), Ended>>>().await;
     written.into_iter().collect::<Result<(), Ended>>()?;
     let Markers { transactional_id, prepare_offset, partitions, .. } = markers;

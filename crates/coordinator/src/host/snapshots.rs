@@ -1,7 +1,7 @@
 //! A machine's snapshots: written while it goes on, referenced once durable, and the log start moved up behind them.
 //!
 //! The log keeps what lies behind the snapshot before the newest: so tools that read an internal topic see at least the
-//! last [`RECORDS_PER_SNAPSHOT`] records, and the topic does not grow for ever.
+//! last [`super::HostConfig::records_per_snapshot`] records, and the topic does not grow for ever.
 //!
 //! Crash: a snapshot that is not referenced is garbage, and the log still holds all that it held.
 
@@ -18,9 +18,6 @@ use forebay_types::{Offset, WalPosition};
 use forebay_wal::WalEnded;
 
 use super::Shared;
-
-/// Records between two snapshots: opening replays so many at most, a matter of a tenth of a second.
-pub(super) const RECORDS_PER_SNAPSHOT: u64 = 10_000;
 
 /// A machine's state, encoded.
 pub(super) struct Taken {

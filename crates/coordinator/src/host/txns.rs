@@ -22,7 +22,7 @@ use super::ledger::{Ended, Ledger};
 use super::load::{Entry, LoadError, Loaded, Loader, load};
 use super::markers::carry_out;
 use super::seats::Progress;
-use super::snapshots::{RECORDS_PER_SNAPSHOT, Snapshots, Taken};
+use super::snapshots::{Snapshots, Taken};
 use super::{Coordinators, Shared};
 use crate::machine::Token;
 use crate::machine::txn::{Answer, Input, Markers, Request, TxnLoader, TxnMachine, TxnOutput};
@@ -142,7 +142,7 @@ impl TxnTask {
                 let output = machine.handle(now, Input::Tick);
                 self.settle(output, None).await?;
             }
-            if self.ledger.records() >= RECORDS_PER_SNAPSHOT && self.snapshots.is_idle() {
+            if self.ledger.records() >= self.shared.config.records_per_snapshot && self.snapshots.is_idle() {
                 machine = self.snapshot(machine).await;
             }
             self.carry_next();

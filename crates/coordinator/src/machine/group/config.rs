@@ -21,6 +21,8 @@ pub struct GroupConfig {
     pub sweep_interval: Duration,
     /// Bytes of the largest record: a generation that needs more is refused.
     pub record_size_max: usize,
+    /// A planted bug: a rebalance gives partitions anew in the generation that was there.
+    pub sabotage_keep_generation: bool,
 }
 
 impl Default for GroupConfig {
@@ -34,6 +36,7 @@ impl Default for GroupConfig {
             offsets_retention: None,
             sweep_interval: Duration::from_mins(10),
             record_size_max: 8 << 20,
+            sabotage_keep_generation: false,
         }
     }
 }

@@ -80,7 +80,9 @@ impl Group {
             self.phase = Phase::Preparing { deadline, initial: None };
             return;
         }
-        self.generation = self.generation.checked_add(1).expect("no group lives through 2^31 rebalances");
+        if !(step.config.sabotage_keep_generation && self.generation > 0) {
+            self.generation = self.generation.checked_add(1).expect("no group lives through 2^31 rebalances");
+        }
         if self.members.is_empty() {
             self.protocol = None;
             self.leader = None;
