@@ -64,6 +64,8 @@ async fn accept(listener: Arc<dyn Listener>, status: Arc<Status>) {
 async fn answer(status: &Status, router: Router, stream: Box<dyn Stream>) {
     let connection = http1::Builder::new()
         .keep_alive(false)
+        // It would be the machine's, not that of `Env`, and nobody needs it.
+        .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     if let Some(Err(error)) = status.env.timeout(REQUEST_TIME_MAX, pin!(connection)).await {
         tracing::debug!(%error, "admin connection lost");
