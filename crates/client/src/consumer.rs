@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_types::{Offset, ProducerId, Timestamp, TopicName};
+use forebay_types::{LeaderEpoch, Offset, ProducerId, Timestamp, TopicName};
 use forebay_wire::ErrorCode;
 use forebay_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
 use forebay_wire::kafka::messages::fetch_response::{FetchableTopicResponse, PartitionData};
@@ -29,7 +29,7 @@ use futures::future::join_all;
 use crate::cluster::{Leader, Repeat, Target, ask, pause_after, retriable};
 use crate::error::is_stale_leader;
 use crate::kafka::{Partition, by_topic, code, offset, wire_topic};
-use crate::{Client, ClientError, Kind};
+use crate::{Client, ClientError, Kind, PartitionOffset};
 
 /// The last fetch version that names topics; later ones send ids.
 const NAMED_VERSION_MAX: i16 = 12;
@@ -58,6 +58,8 @@ pub struct ConsumerConfig {
     pub fetch_size_bytes_max: u32,
     /// Bytes of one partition in one answer, soft likewise.
     pub partition_size_bytes_max: u32,
+    /// Where to go on in a partition whose position is out of range (Kafka's `auto.offset.reset`); an error where `None`.
+    pub out_of_range: Option<StartAt>,
 }
 
 impl Default for ConsumerConfig {
@@ -67,6 +69,7 @@ impl Default for ConsumerConfig {
             wait_max: Duration::from_millis(500),
             fetch_size_bytes_max: 16 << 20,
             partition_size_bytes_max: 1 << 20,
+            out_of_range: None,
         }
     }
 }
@@ -164,9 +167,9 @@ impl Consumer {
     /// the wait, or where a leader was not to be found this time.
     ///
     /// # Errors
-    /// A code that no repeat will change, OFFSET_OUT_OF_RANGE among them (the caller decides where to go on); records that
-    /// are corrupt, here or at the broker; or [`ClientError::GaveUp`] after failing for the client's deadline. What other
-    /// partitions gave comes first: an error of one is told by the poll that has nothing else.
+    /// A code that no repeat will change, OFFSET_OUT_OF_RANGE among them where the configuration does not say where to go
+    /// on; records that are corrupt, here or at the broker; or [`ClientError::GaveUp`] after failing for the client's
+    /// deadline. What other partitions gave comes first: an error of one is told by the poll that has nothing else.
     pub async fn poll(&mut self) -> Result<Vec<Fetched>, ClientError> {
         match self.try_poll().await {
             Ok((fetched, None)) => {
@@ -227,13 +230,16 @@ impl Consumer {
                 }
             }
         }
-        let Failures { again: failed, refused } = failures;
+        let Failures { again: failed, refused, out_of_range } = failures;
         if let Some(error) = refused.filter(|_| fetched.is_empty()) {
             return Err(error);
         }
         // Only now do positions move: whatever failed above is fetched again.
         for one in &fetched {
             self.assigned.insert(one.partition.clone(), Position::At(one.next_offset));
+        }
+        for (partition, start) in out_of_range {
+            self.assign(partition, start);
         }
         Ok((fetched, failed))
     }
@@ -258,7 +264,7 @@ impl Consumer {
                     // The end first: a record that arrives between the two questions is not skipped.
                     let end = required(&partition, list_offset(&self.client, &partition, -1, isolation).await?)?;
                     let at = at.as_millis().max(0);
-                    list_offset(&self.client, &partition, at, isolation).await?.map_or(end, |(offset, _)| offset)
+                    list_offset(&self.client, &partition, at, isolation).await?.map_or(end, |found| found.offset)
                 }
             };
             self.assigned.insert(partition, Position::At(found));
@@ -320,9 +326,12 @@ impl Consumer {
             for data in topic.partitions {
                 let asked = wanted.iter().find(|(p, ..)| p.topic == name && p.index.get() == data.partition_index);
                 let Some((partition, position, _)) = asked else { continue };
-                match self.take_partition(partition, *position, data) {
-                    Ok(one) => fetched.extend(one),
-                    Err(error) => {
+                match (self.take_partition(partition, *position, data), self.config.out_of_range) {
+                    (Err(error), Some(start)) if error.code() == Some(ErrorCode::OffsetOutOfRange) => {
+                        failures.out_of_range.push((partition.clone(), start));
+                    }
+                    (Ok(one), _) => fetched.extend(one),
+                    (Err(error), _) => {
                         if error.code().is_some_and(is_stale_leader) {
                             self.client.forget_topic(&partition.topic);
                         }
@@ -389,6 +398,8 @@ struct Failures {
     again: Option<ClientError>,
     /// Will not: the first one.
     refused: Option<ClientError>,
+    /// Go on elsewhere, as the configuration says.
+    out_of_range: Vec<(Partition, StartAt)>,
 }
 
 impl Failures {
@@ -401,14 +412,13 @@ impl Failures {
     }
 }
 
-/// What ListOffsets says of one partition: offset and timestamp, or `None` where no record fits. `timestamp` may be one
-/// of Kafka's sentinels.
+/// What ListOffsets says of one partition; `None` where no record fits. `timestamp` may be one of Kafka's sentinels.
 pub(crate) async fn list_offset(
     client: &Client,
     partition: &Partition,
     timestamp: i64,
     isolation: Isolation,
-) -> Result<Option<(Offset, Option<Timestamp>)>, ClientError> {
+) -> Result<Option<PartitionOffset>, ClientError> {
     let what = format!("list offsets of {partition}");
     let build = |version: i16| {
         let one = ListOffsetsPartition::default().with_partition_index(partition.index.get()).with_timestamp(timestamp);
@@ -427,15 +437,16 @@ pub(crate) async fn list_offset(
     };
     match code(found.error_code) {
         ErrorCode::None => {
-            let time = Some(found.timestamp).filter(|ms| *ms >= 0).map(Timestamp::from_millis);
-            Ok(offset(found.offset).map(|offset| (offset, time)))
+            let timestamp = Some(found.timestamp).filter(|ms| *ms >= 0).map(Timestamp::from_millis);
+            let leader_epoch = LeaderEpoch::new(found.leader_epoch).ok();
+            Ok(offset(found.offset).map(|offset| PartitionOffset { offset, timestamp, leader_epoch }))
         }
         code => Err(ClientError::refused(what, code)),
     }
 }
 
-fn required(partition: &Partition, found: Option<(Offset, Option<Timestamp>)>) -> Result<Offset, ClientError> {
-    found.map(|(offset, _)| offset).ok_or_else(|| ClientError::Malformed {
+fn required(partition: &Partition, found: Option<PartitionOffset>) -> Result<Offset, ClientError> {
+    found.map(|found| found.offset).ok_or_else(|| ClientError::Malformed {
         what: format!("list offsets of {partition}"),
         address: format!("the leader of {partition}"),
         reason: "an end of the log without an offset".to_owned(),

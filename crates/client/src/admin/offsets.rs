@@ -1,6 +1,6 @@
 //! Offsets: where a log begins and ends, and what groups have committed.
 
-use forebay_types::{Offset, Timestamp};
+use forebay_types::{LeaderEpoch, Offset, Timestamp};
 use forebay_wire::ErrorCode;
 use forebay_wire::kafka::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use forebay_wire::kafka::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
@@ -38,6 +38,8 @@ pub struct PartitionOffset {
     pub offset: Offset,
     /// The record's, where a record was looked for.
     pub timestamp: Option<Timestamp>,
+    /// Of the leader that answered, or of the record; from brokers that tell it.
+    pub leader_epoch: Option<LeaderEpoch>,
 }
 
 /// An offset that a group has committed: of the next record it will read.
@@ -62,8 +64,7 @@ impl Admin {
             OffsetAt::MaxTimestamp => -3,
             OffsetAt::Timestamp(at) => at.as_millis().max(0),
         };
-        let found = list_offset(&self.client, partition, raw, isolation).await?;
-        Ok(found.map(|(offset, timestamp)| PartitionOffset { offset, timestamp }))
+        list_offset(&self.client, partition, raw, isolation).await
     }
 
     /// What a group has committed: in the partitions named, or everywhere. Partitions without an offset are left out,
