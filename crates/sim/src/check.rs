@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::{Ended, Fate, History, Seen, Violation};
+use forebay_types::Offset;
+
+use crate::history::{Ended, Fate, History, Leave, Seen, Sent, Violation};
 use crate::workload::Audit;
 
 /// Everything that the history and the audit contradict, sorted.
@@ -12,6 +14,7 @@ pub fn check(history: &History, audit: &Audit) -> Vec<Violation> {
     history.with(|seen| {
         let mut violations = seen.violations.clone();
         nothing_acknowledged_is_lost(seen, audit, &mut violations);
+        nothing_goes_that_should_stay(seen, audit, &mut violations);
         nothing_is_there_twice(seen, audit, &mut violations);
         nothing_aborted_was_seen(seen, audit, &mut violations);
         transactions_are_whole(seen, audit, &mut violations);
@@ -22,13 +25,42 @@ pub fn check(history: &History, audit: &Audit) -> Vec<Violation> {
     })
 }
 
+/// Whether a value's place tells nothing about it any more: its topic is gone, or it lies, or may lie, below the log start.
+fn is_out_of_sight(audit: &Audit, sent: &Sent) -> bool {
+    match audit.log_starts.get(&sent.place) {
+        None => true,
+        Some(start) => *start > sent.acked_at.unwrap_or(Offset::ZERO),
+    }
+}
+
 fn nothing_acknowledged_is_lost(seen: &Seen, audit: &Audit, violations: &mut Vec<Violation>) {
     for (value, sent) in &seen.sent {
         let Fate::Acked(offset) = sent.fate else { continue };
         let there = audit.committed.get(value).is_some_and(|places| places.contains(&(sent.place.clone(), offset)));
-        if !there {
-            let what = format!("{value} was acknowledged in {}-{} at offset {offset}", sent.place.0, sent.place.1);
+        if !there && !is_out_of_sight(audit, sent) {
+            let (topic, index) = &sent.place;
+            let places = audit.all.get(value).map(Vec::as_slice).unwrap_or_default();
+            let what = format!("{value} was acknowledged in {topic}-{index} at offset {offset}, and is at {places:?}");
             violations.push(Violation { check: "nothing acknowledged is lost", what });
+        }
+    }
+}
+
+/// A topic is gone only where it was deleted, and a log start has risen only as far as somebody asked, or past what is old.
+fn nothing_goes_that_should_stay(seen: &Seen, audit: &Audit, violations: &mut Vec<Violation>) {
+    let check = "nothing goes that should stay";
+    for (value, sent) in seen.sent.iter().filter(|(_, sent)| sent.acked_at.is_some() && is_out_of_sight(audit, sent)) {
+        let (topic, index) = &sent.place;
+        let old = match seen.leaves.get(topic) {
+            Some(Leave::All) => true,
+            Some(Leave::Older(ms)) => audit.clocks_highest.millis_since(sent.at) >= *ms,
+            None => false,
+        };
+        let cut = seen.cuts.get(&sent.place).is_some_and(|cut| sent.acked_at < Some(*cut));
+        if !old && !cut {
+            let start = audit.log_starts.get(&sent.place);
+            let what = format!("{value} was in {topic}-{index} at {:?}, whose log starts at {start:?}", sent.acked_at);
+            violations.push(Violation { check, what });
         }
     }
 }
@@ -58,9 +90,13 @@ fn transactions_are_whole(seen: &Seen, audit: &Audit, violations: &mut Vec<Viola
     let mut counts: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
     for (value, sent) in &seen.sent {
         let Some(transaction) = sent.transaction else { continue };
-        let (sent, visible) = counts.entry(transaction).or_default();
+        let visible = audit.committed.contains_key(value);
+        if !visible && is_out_of_sight(audit, sent) {
+            continue;
+        }
+        let (sent, shown) = counts.entry(transaction).or_default();
         *sent += 1;
-        *visible += usize::from(audit.committed.contains_key(value));
+        *shown += usize::from(visible);
     }
     for (transaction, (sent, visible)) in counts {
         let ended = seen.transactions.get(&transaction).copied().unwrap_or(Ended::Unknown);

@@ -1,12 +1,12 @@
 //! What the clients saw, written down as they saw it: the only thing that the checkers believe.
 //!
-//! Owns: the record of attempts, acks, reads and ownership, and the checks that can be made at once. Leaves to others:
-//! the checks that need the end of the run (`check`).
+//! Owns: the record of attempts, acks, reads, ownership and of what was asked to go, and the checks that can be made at
+//! once. Leaves to others: the checks that need the end of the run (`check`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use forebay_types::{Offset, TopicName};
+use forebay_types::{LeaderEpoch, Offset, Timestamp, TopicName};
 use parking_lot::Mutex;
 
 /// A partition by its topic's name and number.
@@ -27,6 +27,8 @@ pub enum Fate {
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub place: Place,
+    /// By its client's clock, and so its record's timestamp.
+    pub at: Timestamp,
     /// The transaction it was part of.
     pub transaction: Option<u64>,
     pub fate: Fate,
@@ -50,6 +52,23 @@ pub struct Violation {
     pub what: String,
 }
 
+/// What of a topic its owner has said may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// All of it: it was deleted, and not brought back as far as anybody knows.
+    All,
+    /// Records that are older than this, in milliseconds.
+    Older(i64),
+}
+
+/// An offset of a partition that never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Edge {
+    LogStart,
+    LastStable,
+    HighWatermark,
+}
+
 #[derive(Default)]
 pub struct Seen {
     pub sent: BTreeMap<String, Sent>,
@@ -60,7 +79,14 @@ pub struct Seen {
     pub committed: BTreeSet<String>,
     /// Who owned a partition in a generation of a group.
     pub owned: BTreeMap<(String, i32, Place), String>,
+    /// Records below this offset may be gone: somebody asked for that.
+    pub cuts: BTreeMap<Place, Offset>,
+    pub leaves: BTreeMap<TopicName, Leave>,
+    /// Topics that were deleted and brought back.
+    pub brought_back: BTreeSet<TopicName>,
     pub violations: Vec<Violation>,
+    /// How far each edge was seen to be, and under which leader epoch.
+    edges: BTreeMap<(Place, Edge), (LeaderEpoch, Offset)>,
     next_transaction: u64,
 }
 
@@ -74,8 +100,8 @@ impl History {
     }
 
     /// A value is about to be sent.
-    pub fn sending(&self, value: &str, place: &Place, transaction: Option<u64>) {
-        let sent = Sent { place: place.clone(), transaction, fate: Fate::Unknown, acked_at: None };
+    pub fn sending(&self, value: &str, place: &Place, at: Timestamp, transaction: Option<u64>) {
+        let sent = Sent { place: place.clone(), at, transaction, fate: Fate::Unknown, acked_at: None };
         let before = self.0.lock().sent.insert(value.to_owned(), sent);
         assert!(before.is_none(), "values are unique, {value} is not");
     }
@@ -131,7 +157,76 @@ impl History {
         }
     }
 
+    /// Somebody is about to ask that all records below `before` go.
+    pub fn cutting(&self, place: &Place, before: Offset) {
+        let mut seen = self.0.lock();
+        let cut = seen.cuts.entry(place.clone()).or_insert(before);
+        *cut = before.max(*cut);
+    }
+
+    /// A topic's owner is about to let go of it, or of its old records.
+    pub fn leaving(&self, topic: &TopicName, leave: Leave) {
+        self.0.lock().leaves.insert(topic.clone(), leave);
+    }
+
+    /// A topic is back from the trash, with all that was acknowledged.
+    pub fn back(&self, topic: &TopicName) {
+        let mut seen = self.0.lock();
+        seen.leaves.remove(topic);
+        seen.brought_back.insert(topic.clone());
+    }
+
+    /// Where an edge was seen to be so far. To be asked before the question that [`History::edge`] gets the answer to.
+    pub fn edge_so_far(&self, place: &Place, edge: Edge) -> Option<(LeaderEpoch, Offset)> {
+        self.0.lock().edges.get(&(place.clone(), edge)).copied()
+    }
+
+    /// An edge was seen. Checked at once: it has not gone back since `before`. An answer of an older leader epoch is that of
+    /// a broker that does not know that it was replaced, and tells nothing.
+    pub fn edge(
+        &self,
+        place: &Place,
+        edge: Edge,
+        before: Option<(LeaderEpoch, Offset)>,
+        (epoch, offset): (LeaderEpoch, Offset),
+    ) {
+        if before.is_some_and(|(newest, _)| epoch < newest) {
+            return;
+        }
+        let mut seen = self.0.lock();
+        if let Some((_, last)) = before.filter(|(_, last)| offset < *last) {
+            let what = format!("{}-{}: {edge:?} was {last} and is {offset} in epoch {epoch}", place.0, place.1);
+            seen.violations.push(Violation { check: "offsets only grow", what });
+        }
+        let known = seen.edges.entry((place.clone(), edge)).or_insert((epoch, offset));
+        *known = (epoch.max(known.0), offset.max(known.1));
+    }
+
     pub fn violation(&self, check: &'static str, what: String) {
         self.0.lock().violations.push(Violation { check, what });
+    }
+}
+
+impl Seen {
+    /// Values that were acknowledged.
+    pub fn acked(&self) -> usize {
+        self.sent.values().filter(|sent| sent.acked_at.is_some()).count()
+    }
+
+    /// What happened how often.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let retired = self.edges.iter().filter(|(((topic, _), edge), (_, offset))| {
+            let expires = matches!(self.leaves.get(topic), Some(Leave::Older(_)));
+            expires && *edge == Edge::LogStart && *offset > Offset::ZERO
+        });
+        let deleted = self.leaves.values().filter(|leave| **leave == Leave::All).count() + self.brought_back.len();
+        let counts = [
+            ("acked", self.acked()),
+            ("cut", self.cuts.len()),
+            ("deleted", deleted),
+            ("brought back", self.brought_back.len()),
+            ("retired", retired.count()),
+        ];
+        counts.into_iter().map(|(what, count)| (what, count as u64)).collect()
     }
 }

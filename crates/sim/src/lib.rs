@@ -1,4 +1,5 @@
-//! Everything in one process and in one order: a broker, its disk, its bucket and its clients, from one seed (D18).
+//! Everything in one process and in one order: a broker on one host or on two that both take themselves for it, their
+//! disks, their bucket and their clients, from one seed (D18).
 //!
 //! ```text
 //! seed ─▶ plan ─▶ run (turmoil: hosts, network, time) ─▶ history ─▶ check ─▶ violations
@@ -10,7 +11,7 @@
 //!
 //! Invariants:
 //! 1. A plan decides everything: two runs of one give the same digest over every message, I/O and fault in order.
-//! 2. Checkers believe only what clients wrote down.
+//! 2. Checkers believe only what clients wrote down, and what is in the bucket.
 //! 3. A host that crashes loses its tasks and whatever its disk had not synced; the bucket stays.
 //!
 //! Sources: TigerBeetle's VOPR, FoundationDB's simulation; the checks are those of Jepsen's Kafka workload.
@@ -22,6 +23,7 @@ pub mod plan;
 mod broker;
 mod bucket;
 mod machine;
+mod nemesis;
 mod run;
 mod workload;
 

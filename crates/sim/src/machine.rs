@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -13,26 +13,107 @@ use forebay_env::{Clock, Env, FailPoint, FailPoints, Listener, Network, Parts, S
 use forebay_types::Timestamp;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Notify, watch};
 
 /// 2020-01-01 00:00:10 UTC, so that a simulated time looks like a time.
 const START: i64 = 1_577_836_810_000;
 
 /// A wall clock that runs with the simulation and jumps where told. Clones share the jumps.
 #[derive(Clone, Default)]
-pub struct WallClock(Arc<AtomicI64>);
+pub struct WallClock(Arc<Jumps>);
+
+#[derive(Default)]
+struct Jumps {
+    /// By how much the clock is ahead of the simulation.
+    ahead_millis: AtomicI64,
+    /// By how much it ever was.
+    ahead_millis_highest: AtomicI64,
+    /// How many left it at a time that a broker would believe.
+    believable: AtomicU64,
+}
+
+/// As in the broker: a clock that differs from the bucket's by more is not believed (D10).
+const BELIEVED_MILLIS_MAX: u64 = 60_000;
 
 impl WallClock {
     /// Moves the clock, forth or (below 0) back.
     pub fn jump(&self, millis: i64) {
-        self.0.fetch_add(millis, Ordering::Relaxed);
+        let ahead = self.0.ahead_millis.fetch_add(millis, Ordering::Relaxed) + millis;
+        self.0.ahead_millis_highest.fetch_max(ahead, Ordering::Relaxed);
+        if ahead.unsigned_abs() <= BELIEVED_MILLIS_MAX {
+            self.0.believable.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Jumps after which a broker acts on what the clock shows.
+    pub fn believable_jumps(&self) -> u64 {
+        self.0.believable.load(Ordering::Relaxed)
+    }
+
+    /// The latest time that this clock can have shown so far.
+    pub fn highest(&self) -> Timestamp {
+        simulated().saturating_add(self.0.ahead_millis_highest.load(Ordering::Relaxed))
     }
 }
 
 impl Clock for WallClock {
     fn now(&self) -> Timestamp {
-        let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-        let elapsed = i64::try_from(elapsed.as_millis()).expect("a simulation ends within the age of the universe");
-        Timestamp::from_millis(START + elapsed + self.0.load(Ordering::Relaxed))
+        simulated().saturating_add(self.0.ahead_millis.load(Ordering::Relaxed))
+    }
+}
+
+/// The wall clocks of all hosts that may run the broker, as somebody who looks at them sees them.
+#[derive(Clone)]
+pub struct BrokerClocks(Arc<[WallClock]>);
+
+impl BrokerClocks {
+    pub fn new(clocks: impl Iterator<Item = WallClock>) -> Self {
+        Self(clocks.collect())
+    }
+
+    /// How often any of them has jumped to a time that a broker acts on.
+    pub fn believable_jumps(&self) -> u64 {
+        self.0.iter().map(WallClock::believable_jumps).sum()
+    }
+
+    /// The latest time that any of them can have shown so far.
+    pub fn highest(&self) -> Timestamp {
+        self.0.iter().map(WallClock::highest).max().unwrap_or_default()
+    }
+}
+
+/// What a clock that never jumps shows.
+fn simulated() -> Timestamp {
+    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    let elapsed = i64::try_from(elapsed.as_millis()).expect("a simulation ends within the age of the universe");
+    Timestamp::from_millis(START + elapsed)
+}
+
+/// Whether a host's requests to the bucket get through. Behind a closed gate they wait, and so do the answers to those
+/// that were under way. Clones are the same gate.
+#[derive(Clone)]
+pub struct Gate(Arc<watch::Sender<bool>>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(true)))
+    }
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Returns while the gate is open.
+    pub async fn passed(&self) {
+        let mut gate = self.0.subscribe();
+        // The sender lives in `self`.
+        let _ = gate.wait_for(|open| *open).await;
     }
 }
 
@@ -72,7 +153,7 @@ impl FailPoints for PowerSwitch {
     }
 }
 
-/// What a host is made of; the broker's survives its crashes, a client has a disk of its own that it never uses.
+/// What a host is made of; a broker's survives its crashes, a client has a disk of its own that it never uses.
 #[derive(Clone)]
 pub struct Machine {
     pub name: &'static str,
@@ -80,6 +161,10 @@ pub struct Machine {
     pub disk: SimDisk,
     pub clock: WallClock,
     pub power: PowerSwitch,
+    /// Between the host and the bucket.
+    pub gate: Gate,
+    /// Asks the broker that runs on it to drain.
+    pub asked_to_stop: Arc<Notify>,
     pub trace: Trace,
 }
 
@@ -91,6 +176,8 @@ impl Machine {
             disk: SimDisk::new(seed, trace.clone()),
             clock: WallClock::default(),
             power: PowerSwitch::default(),
+            gate: Gate::default(),
+            asked_to_stop: Arc::default(),
             trace: trace.clone(),
         }
     }

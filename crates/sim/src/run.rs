@@ -3,25 +3,29 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use forebay_client::{Admin, Isolation};
 use forebay_env::simulated::{DiskFault, Trace};
-use forebay_store::{FaultRates, Prefix, Store, StoreError};
+use forebay_store::Store;
 use forebay_upkeep::ToolError;
 use forebay_upkeep::fsck::{self, CheckOptions, Severity};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use turmoil::Sim;
 
-use crate::broker;
+use crate::broker::{self, HOSTS};
 use crate::bucket::SimBucket;
 use crate::check;
 use crate::history::{History, Violation};
-use crate::machine::Machine;
-use crate::plan::{Event, Plan, Plant};
-use crate::workload::{Audit, Worker, audit, group_member, idempotent_producer, reader, transactional_producer};
+use crate::machine::{BrokerClocks, Machine};
+use crate::nemesis::Nemesis;
+use crate::plan::{Plan, Plant};
+use crate::workload::{
+    Audit, Worker, audit, group_member, idempotent_producer, janitor, reader, transactional_producer, watcher,
+};
 
 /// One step of the simulation: the finest time that messages and timers are told apart by.
 const TICK: Duration = Duration::from_millis(1);
@@ -31,6 +35,24 @@ const RUN_MAX: Duration = Duration::from_mins(15);
 
 /// With a bug put in the broker may not come back at all, which shows soon.
 const PLANTED_RUN_MAX: Duration = Duration::from_mins(1);
+
+/// The hosts that talk to the broker.
+pub(crate) const CLIENTS: [&str; 11] = [
+    "plain-a",
+    "plain-b",
+    "txn-c",
+    "txn-d",
+    "member-e",
+    "member-f",
+    "reader-g",
+    "reader-h",
+    "watcher-i",
+    "janitor-j",
+    "auditor",
+];
+
+/// Made when the first broker starts.
+pub(crate) type SharedBucket = Arc<Mutex<Option<SimBucket>>>;
 
 fn run_max(plan: &Plan) -> Duration {
     if plan.plant.is_some() { PLANTED_RUN_MAX } else { RUN_MAX }
@@ -43,12 +65,9 @@ pub struct Outcome {
     /// Over every message, I/O and fault in its order: two runs of a plan have the same.
     pub digest: u64,
     pub events: u64,
-    /// How often the broker lost power.
-    pub crashes: u64,
-    /// Values acknowledged, and values read in the audit.
-    pub acked: usize,
-    pub read: usize,
     pub simulated: Duration,
+    /// What happened how often, so that many runs together can be seen to have had some of everything.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 /// A run that a person looks at has its events kept.
@@ -65,46 +84,53 @@ pub fn run_traced(plan: &Plan, trace: &Trace) -> Result<Outcome> {
         .tcp_capacity(4096)
         .simulation_duration(RUN_MAX)
         .build();
-    let machine = Machine::new("broker", plan.seed, trace);
+    let hosts = if plan.has_usurper() { &HOSTS[..] } else { &HOSTS[..1] };
+    let machines: Vec<Machine> =
+        (0..).zip(hosts).map(|(at, name)| Machine::new(name, plan.seed.wrapping_add(at), trace)).collect();
     let history = History::default();
-    let bucket: Arc<Mutex<Option<SimBucket>>> = Arc::default();
-    let lives = Arc::new(AtomicU64::new(0));
+    let bucket = SharedBucket::default();
     let audited: Arc<Mutex<Option<Audit>>> = Arc::default();
-    let calm = Arc::new(AtomicBool::new(false));
+    let (calm, working) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let appointed = watch::Sender::new(0);
 
     if plan.plant == Some(Plant::MissingSync) {
-        machine.disk.inject(DiskFault::SyncLies);
+        machines.iter().for_each(|machine| machine.disk.inject(DiskFault::SyncLies));
     }
-    let host = {
-        let (machine, bucket, lives, plan, trace) =
-            (machine.clone(), Arc::clone(&bucket), Arc::clone(&lives), plan.clone(), trace.clone());
-        move || {
-            let life = lives.fetch_add(1, Ordering::Relaxed);
-            let env = machine.env(life);
-            let bucket =
-                bucket.lock().get_or_insert_with(|| SimBucket::new(&env, plan.seed, &trace, &machine.power)).clone();
-            broker::serve(env, bucket, plan.clone())
-        }
-    };
-    sim.host("broker", host);
+    for (at, machine) in machines.iter().enumerate() {
+        let (machine, bucket, plan) = (machine.clone(), Arc::clone(&bucket), plan.clone());
+        let (appointed, lives) = (appointed.subscribe(), AtomicU64::new(0));
+        sim.host(machine.name, move || {
+            let env = machine.env(lives.fetch_add(1, Ordering::Relaxed));
+            let bucket = {
+                let mut bucket = bucket.lock();
+                let of_run = || {
+                    // A machine of its own, whose clock nobody moves.
+                    SimBucket::new(&Machine::new("bucket", plan.seed, &machine.trace).env(0), plan.seed)
+                };
+                bucket.get_or_insert_with(of_run).from_host(&machine)
+            };
+            let asked_to_stop = Arc::clone(&machine.asked_to_stop);
+            broker::serve(env, bucket, plan.clone(), at, appointed.clone(), asked_to_stop)
+        });
+    }
 
-    let clients = Clients { plan, trace, history: &history, calm: &calm };
+    let clocks = BrokerClocks::new(machines.iter().map(|machine| machine.clock.clone()));
+    let appointment = appointed.subscribe();
+    let clients = Clients { plan, trace, history: &history, working: &working, clocks, appointed: appointment };
     clients.start(&mut sim, "plain-a", |worker| async move { idempotent_producer(worker, "a").await });
     clients.start(&mut sim, "plain-b", |worker| async move { idempotent_producer(worker, "b").await });
     clients.start(&mut sim, "txn-c", |worker| async move { transactional_producer(worker, "c").await });
     clients.start(&mut sim, "txn-d", |worker| async move { transactional_producer(worker, "d").await });
     clients.start(&mut sim, "member-e", group_member);
     clients.start(&mut sim, "member-f", group_member);
-    let seen_as = match plan.plant {
-        Some(Plant::IgnoreAborts) => Isolation::ReadUncommitted,
-        _ => Isolation::ReadCommitted,
-    };
-    clients.start(&mut sim, "reader-g", move |worker| reader(worker, "transactions", seen_as, true));
-    clients.start(&mut sim, "reader-h", |worker| reader(worker, "plain", Isolation::ReadUncommitted, false));
-    clients.audit(&mut sim, &bucket, &audited);
+    clients.start(&mut sim, "reader-g", |worker| reader(worker, "transactions", Isolation::ReadCommitted));
+    clients.start(&mut sim, "reader-h", |worker| reader(worker, "plain", Isolation::ReadUncommitted));
+    clients.start(&mut sim, "watcher-i", watcher);
+    clients.start(&mut sim, "janitor-j", janitor);
+    clients.audit(&mut sim, &bucket, &audited, &calm);
 
-    let mut nemesis = Nemesis::new(plan, &machine, &bucket, trace);
-    loop {
+    let mut nemesis = Nemesis::new(plan, &machines, appointed, &bucket, trace);
+    let finished = loop {
         let done = sim.step().map_err(|error| anyhow::anyhow!("the simulation stopped: {error}"))?;
         let now = sim.elapsed();
         nemesis.act(&mut sim, now);
@@ -113,40 +139,31 @@ pub fn run_traced(plan: &Plan, trace: &Trace) -> Result<Outcome> {
             calm.store(true, Ordering::Relaxed);
         }
         if done {
-            break;
+            break true;
         }
         if now + TICK * 2 >= run_max(plan) {
             let what = format!("after {} s of simulated time", now.as_secs());
             history.violation("every client is done in the end", what);
-            return Ok(Outcome {
-                violations: history.with(|seen| seen.violations.clone()),
-                digest: trace.digest(),
-                events: trace.events(),
-                crashes: nemesis.crashes,
-                simulated: now,
-                ..Outcome::default()
-            });
+            break false;
+        }
+    };
+    let audit = audited.lock().take();
+    let violations = match &audit {
+        Some(audit) => check::check(&history, audit),
+        None => history.with(|seen| seen.violations.clone()),
+    };
+    if finished && violations.is_empty() {
+        let audit = audit.as_ref().context("the audit has ended")?;
+        if audit.all.is_empty() || history.with(|seen| seen.acked()) == 0 {
+            bail!("a run in which nothing is acknowledged and read shows nothing");
         }
     }
-    let audit = audited.lock().take().context("the audit has ended")?;
-    let acked = history.with(|seen| seen.sent.values().filter(|sent| sent.acked_at.is_some()).count());
-    if acked == 0 || (audit.all.is_empty() && plan.plant != Some(Plant::CollectReachable)) {
-        bail!("a run in which nothing is acknowledged and read shows nothing");
-    }
-    let violations = match plan.plant {
-        // Nothing was read after the bug had struck: only what was found at once counts.
-        Some(Plant::CollectReachable) => history.with(|seen| seen.violations.clone()),
-        _ => check::check(&history, &audit),
-    };
-    Ok(Outcome {
-        violations,
-        digest: trace.digest(),
-        events: trace.events(),
-        crashes: nemesis.crashes,
-        acked,
-        read: audit.all.len(),
-        simulated: sim.elapsed(),
-    })
+    let mut counts = history.with(|seen| seen.counts());
+    let collected = bucket.lock().as_ref().map_or(0, SimBucket::collected);
+    counts.extend([("crashes", nemesis.crashes), ("usurped", nemesis.usurped), ("collected", collected)]);
+    counts.insert("read", audit.map_or(0, |audit| audit.all.len() as u64));
+    let (digest, events, simulated) = (trace.digest(), trace.events(), sim.elapsed());
+    Ok(Outcome { violations, digest, events, simulated, counts })
 }
 
 /// Starts clients, each on a host of its own.
@@ -154,7 +171,10 @@ struct Clients<'a> {
     plan: &'a Plan,
     trace: &'a Trace,
     history: &'a History,
-    calm: &'a Arc<AtomicBool>,
+    /// Clients that have not ended.
+    working: &'a Arc<AtomicUsize>,
+    clocks: BrokerClocks,
+    appointed: watch::Receiver<usize>,
 }
 
 impl Clients<'_> {
@@ -162,221 +182,67 @@ impl Clients<'_> {
     where
         F: Future<Output = ()> + 'static,
     {
-        let (machine, seed) = self.machine(name);
-        let (history, lasts) = (self.history.clone(), self.plan.lasts);
+        let (worker, working) = (self.worker(name), Arc::clone(self.working));
+        working.fetch_add(1, Ordering::Relaxed);
         sim.client(name, async move {
-            work(Worker::new(machine.env(0), history, seed, lasts)).await;
+            work(worker()).await;
+            working.fetch_sub(1, Ordering::Relaxed);
             Ok(())
         });
     }
 
-    /// Reads everything once the faults are over and the others have had time to end.
-    fn audit(&self, sim: &mut Sim<'_>, bucket: &Arc<Mutex<Option<SimBucket>>>, audited: &Arc<Mutex<Option<Audit>>>) {
-        let (machine, seed) = self.machine("auditor");
-        let (history, lasts, plant) = (self.history.clone(), self.plan.lasts, self.plan.plant);
-        let (bucket, audited, calm) = (Arc::clone(bucket), Arc::clone(audited), Arc::clone(self.calm));
+    /// Reads everything once the faults are over and the others have ended.
+    fn audit(
+        &self,
+        sim: &mut Sim<'_>,
+        bucket: &SharedBucket,
+        audited: &Arc<Mutex<Option<Audit>>>,
+        calm: &Arc<AtomicBool>,
+    ) {
+        let worker = self.worker("auditor");
+        let (bucket, audited) = (Arc::clone(bucket), Arc::clone(audited));
+        let (calm, working) = (Arc::clone(calm), Arc::clone(self.working));
         sim.client("auditor", async move {
-            let worker = Worker::new(machine.env(0), history, seed, lasts);
-            while !calm.load(Ordering::Relaxed) {
+            let worker = worker();
+            while !calm.load(Ordering::Relaxed) || working.load(Ordering::Relaxed) > 0 {
                 worker.pause(100).await;
             }
             wait_until_quiet(&worker).await;
             let bare = bucket.lock().as_ref().map(|bucket| Arc::clone(&bucket.bare)).expect("the broker has run");
-            if plant == Some(Plant::CollectReachable) {
-                collect_reachable(&*bare).await?;
+            // What is damaged might be read for ever, and what it costs is told already.
+            if fsck(&worker, &bare).await? {
+                *audited.lock() = Some(audit(&worker).await);
             }
-            fsck(&worker, &bare).await?;
-            let found = match plant {
-                // Reading would wait for ever for what was deleted.
-                Some(Plant::CollectReachable) => Audit::default(),
-                _ => audit(&worker, &["plain", "transactions"]).await,
-            };
-            *audited.lock() = Some(found);
             Ok(())
         });
     }
 
-    fn machine(&self, name: &'static str) -> (Machine, u64) {
+    /// What makes the client's tools, on its host.
+    fn worker(&self, name: &'static str) -> impl FnOnce() -> Worker + use<> {
         let seed = name.bytes().fold(self.plan.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        (Machine::new(name, seed, self.trace), seed)
+        let machine = Machine::new(name, seed, self.trace);
+        let (plan, history) = (self.plan.clone(), self.history.clone());
+        let (clocks, appointed) = (self.clocks.clone(), self.appointed.clone());
+        move || Worker::new(machine.env(0), &plan, history, seed, clocks, appointed)
     }
 }
 
-/// Everything that metadata names is in the bucket, whole.
-async fn fsck(worker: &Worker, bucket: &Arc<dyn Store>) -> Result<(), ToolError> {
+/// Everything that metadata names is in the bucket, whole; whether that holds.
+async fn fsck(worker: &Worker, bucket: &Arc<dyn Store>) -> Result<bool, ToolError> {
     let report = fsck::check(&worker.env, bucket, CheckOptions { deep: true, wal_folder: None }, &|_| {}).await?;
+    let mut whole = true;
     for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Error) {
         worker.history.violation("nothing reachable was collected or damaged", finding.to_string());
+        whole = false;
     }
-    Ok(())
+    Ok(whole)
 }
 
-/// The planted bug of a collector that does not ask: one data object goes although it is reached.
-async fn collect_reachable(bucket: &dyn Store) -> Result<(), StoreError> {
-    let objects = bucket.list(&Prefix::all(), None, 100_000).await?;
-    let data =
-        objects.iter().filter(|object| ["/data/", "/wal/"].iter().any(|kind| object.key.as_str().contains(kind)));
-    // The largest holds records for sure; a small one may be a fence.
-    let data = data.max_by_key(|object| object.size);
-    bucket.delete(&data.expect("a run leaves data objects").key).await
-}
-
-/// Waits until no transaction is open: their clients end them, or the coordinator does in their stead.
+/// Waits until no transaction is open: their clients have ended them, or the coordinator does in their stead.
 async fn wait_until_quiet(worker: &Worker) {
     let admin = Admin::new(&worker.client);
-    let mut quiet = 0;
-    // Quiet for a while: a client may be about to begin its last one.
-    while quiet < 30 {
+    let states = ["Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"];
+    while !admin.list_transactions(&states).await.is_ok_and(|open| open.is_empty()) {
         worker.pause(200).await;
-        let open = admin.list_transactions(&["Ongoing", "PrepareCommit", "PrepareAbort"]).await;
-        quiet = if open.is_ok_and(|open| open.is_empty()) { quiet + 1 } else { 0 };
     }
 }
-
-/// Everything that goes wrong, in its time.
-struct Nemesis<'a> {
-    machine: Machine,
-    bucket: &'a Arc<Mutex<Option<SimBucket>>>,
-    trace: Trace,
-    /// What is still to come, soonest last.
-    events: Vec<(Duration, Event)>,
-    /// What ends again, by when.
-    heals: BTreeMap<Duration, Vec<Heal>>,
-    /// How long the host stays down after the armed fail point.
-    down_at_point: Duration,
-    is_down: bool,
-    crashes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heal {
-    Bounce,
-    Store,
-    Network,
-    Pause,
-    Disk,
-}
-
-impl<'a> Nemesis<'a> {
-    fn new(plan: &Plan, machine: &Machine, bucket: &'a Arc<Mutex<Option<SimBucket>>>, trace: &Trace) -> Self {
-        let mut events = plan.events.clone();
-        events.reverse();
-        Self {
-            machine: machine.clone(),
-            bucket,
-            trace: trace.clone(),
-            events,
-            heals: BTreeMap::new(),
-            down_at_point: Duration::ZERO,
-            is_down: false,
-            crashes: 0,
-        }
-    }
-
-    fn act(&mut self, sim: &mut Sim<'_>, now: Duration) {
-        if self.machine.power.is_frozen() {
-            self.crash(sim, now, self.down_at_point);
-        }
-        while self.heals.first_key_value().is_some_and(|(at, _)| *at <= now) {
-            let (_, heals) = self.heals.pop_first().expect("just seen");
-            for heal in heals {
-                self.heal(sim, heal);
-            }
-        }
-        while self.events.last().is_some_and(|(at, _)| *at <= now) {
-            let (_, event) = self.events.pop().expect("just seen");
-            self.trace.observe("event", &format!("{event:?}"), b"");
-            self.strike(sim, now, event);
-        }
-    }
-
-    fn strike(&mut self, sim: &mut Sim<'_>, now: Duration, event: Event) {
-        match event {
-            Event::Crash { down } => self.crash(sim, now, down),
-            Event::CrashAt { point, down } => {
-                self.machine.power.arm(point);
-                self.down_at_point = down;
-            }
-            Event::StoreOutage { lasts } => {
-                self.faults(|faults| faults.set_outage(true));
-                self.heal_at(now + lasts, Heal::Store);
-            }
-            Event::StoreStorm { lasts } => {
-                self.faults(|faults| faults.set_rates(FaultRates::STORMY));
-                self.heal_at(now + lasts, Heal::Store);
-            }
-            Event::Partition { lasts } => {
-                for client in CLIENTS {
-                    sim.partition(client, "broker");
-                }
-                self.heal_at(now + lasts, Heal::Network);
-            }
-            Event::Pause { lasts } => {
-                for client in CLIENTS {
-                    sim.hold(client, "broker");
-                }
-                self.heal_at(now + lasts, Heal::Pause);
-            }
-            Event::ClockJump { millis } => self.machine.clock.jump(millis),
-            Event::SyncFails => self.machine.disk.inject(DiskFault::SyncFails { after: 0 }),
-            Event::DiskFull { lasts } => {
-                self.machine.disk.inject(DiskFault::Capacity(0));
-                self.heal_at(now + lasts, Heal::Disk);
-            }
-        }
-    }
-
-    fn crash(&mut self, sim: &mut Sim<'_>, now: Duration, down: Duration) {
-        if self.is_down {
-            return;
-        }
-        sim.crash("broker");
-        self.machine.disk.crash();
-        self.machine.power.reset();
-        self.is_down = true;
-        self.crashes += 1;
-        self.heal_at(now + down, Heal::Bounce);
-    }
-
-    fn heal_at(&mut self, at: Duration, heal: Heal) {
-        self.heals.entry(at).or_default().push(heal);
-    }
-
-    fn heal(&mut self, sim: &mut Sim<'_>, heal: Heal) {
-        self.trace.observe("heal", &format!("{heal:?}"), b"");
-        match heal {
-            Heal::Bounce if self.is_down => {
-                sim.bounce("broker");
-                self.is_down = false;
-            }
-            Heal::Bounce => {}
-            Heal::Store => self.faults(|faults| {
-                faults.set_outage(false);
-                faults.set_rates(FaultRates::default());
-            }),
-            Heal::Network => CLIENTS.into_iter().for_each(|client| sim.repair(client, "broker")),
-            Heal::Pause => CLIENTS.into_iter().for_each(|client| sim.release(client, "broker")),
-            Heal::Disk => self.machine.disk.inject(DiskFault::Capacity(u64::MAX)),
-        }
-    }
-
-    /// From here on nothing goes wrong.
-    fn heal_all(&mut self, sim: &mut Sim<'_>) {
-        self.events.clear();
-        self.machine.power.reset();
-        let heals: Vec<Heal> = std::mem::take(&mut self.heals).into_values().flatten().collect();
-        for heal in heals {
-            self.heal(sim, heal);
-        }
-    }
-
-    fn faults(&self, change: impl FnOnce(&forebay_store::Faulty)) {
-        if let Some(bucket) = &*self.bucket.lock() {
-            change(&bucket.faults);
-        }
-    }
-}
-
-/// The hosts that talk to the broker.
-const CLIENTS: [&str; 9] =
-    ["plain-a", "plain-b", "txn-c", "txn-d", "member-e", "member-f", "reader-g", "reader-h", "auditor"];

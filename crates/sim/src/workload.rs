@@ -2,8 +2,11 @@
 
 mod group;
 mod idempotent;
+mod janitor;
 mod reader;
 mod transactional;
+mod undelete;
+mod watcher;
 
 use std::time::Duration;
 
@@ -11,19 +14,29 @@ use forebay_client::{Admin, Client, ClientConfig, NewTopic, Partition};
 use forebay_env::simulated::SimRandom;
 use forebay_env::{Env, Instant};
 use forebay_types::{PartitionIndex, TopicName};
+use tokio::sync::watch;
 
+use crate::broker;
 use crate::history::{History, Place};
+use crate::machine::BrokerClocks;
+use crate::plan::Plan;
 
 pub use group::group_member;
 pub use idempotent::idempotent_producer;
+pub use janitor::janitor;
 pub use reader::{Audit, audit, reader};
 pub use transactional::transactional_producer;
+pub use watcher::watcher;
 
-/// Where clients find the broker.
-pub const BOOTSTRAP: &str = "broker:9092";
-
-/// Partitions of each topic: enough that transactions span some, few enough that they meet.
+/// Partitions of each shared topic: enough that transactions span some, few enough that they meet.
 pub const PARTITIONS: u32 = 3;
+
+/// The topics that most clients share.
+pub const SHARED: [&str; 2] = ["plain", "transactions"];
+
+/// Clients that give an answer up soon ask again over another connection, and meet what became of their first question.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// One client's tools.
 pub struct Worker {
@@ -33,13 +46,30 @@ pub struct Worker {
     pub random: SimRandom,
     /// When to stop.
     pub until: Instant,
+    /// See [`Plan::cuts`].
+    pub cuts: bool,
+    pub clocks: BrokerClocks,
+    /// Which of [`broker::HOSTS`] shall run the broker.
+    pub appointed: watch::Receiver<usize>,
 }
 
 impl Worker {
-    pub fn new(env: Env, history: History, seed: u64, lasts: Duration) -> Self {
-        let client = Client::new(env.clone(), ClientConfig::new(BOOTSTRAP));
-        let until = env.monotonic() + lasts;
-        Self { env, client, history, random: SimRandom::new(seed), until }
+    pub fn new(
+        env: Env,
+        plan: &Plan,
+        history: History,
+        seed: u64,
+        clocks: BrokerClocks,
+        appointed: watch::Receiver<usize>,
+    ) -> Self {
+        let config = ClientConfig {
+            answer_limit: ANSWER_LIMIT,
+            deadline: DEADLINE,
+            ..ClientConfig::new(&broker::bootstrap(plan))
+        };
+        let client = Client::new(env.clone(), config);
+        let until = env.monotonic() + plan.lasts;
+        Self { env, client, history, random: SimRandom::new(seed), until, cuts: plan.cuts, clocks, appointed }
     }
 
     pub fn is_over(&self) -> bool {
@@ -51,19 +81,23 @@ impl Worker {
         self.env.sleep(Duration::from_millis(1 + self.random.below(millis))).await;
     }
 
-    /// Sees to it that a topic exists, however long that takes.
+    /// Sees to it that a shared topic exists, however long that takes.
     pub async fn topic(&self, name: &str) -> TopicName {
-        let name = TopicName::new(name).expect("a legal name");
-        let admin = Admin::new(&self.client);
-        loop {
-            let topic = NewTopic::new(name.clone(), PARTITIONS);
-            // Whoever comes first creates it; the others are told that it is there.
-            let _ = admin.create_topic(&topic).await;
-            if self.client.partitions(&name).await.is_ok_and(|found| found.len() == PARTITIONS as usize) {
-                return name;
-            }
-            self.pause(200).await;
+        let topic = NewTopic::new(TopicName::new(name).expect("a legal name"), PARTITIONS);
+        while !self.create(&topic).await {}
+        topic.name
+    }
+
+    /// Tries once to see to it that a topic exists; whether it does.
+    pub async fn create(&self, topic: &NewTopic) -> bool {
+        // Whoever comes first creates it; the others are told that it is there.
+        let _ = Admin::new(&self.client).create_topic(topic).await;
+        let found = self.client.partitions(&topic.name).await;
+        if found.is_ok_and(|found| Some(found.len()) == topic.partitions.map(|count| count as usize)) {
+            return true;
         }
+        self.pause(200).await;
+        false
     }
 
     pub fn any_partition(&self, topic: &TopicName) -> Partition {

@@ -1,6 +1,6 @@
 //! A member of a group: joins, reads, commits, and now and then leaves and comes back.
 
-use forebay_client::{GroupConfig, GroupConsumer};
+use forebay_client::{ConsumerConfig, GroupConfig, GroupConsumer, StartAt};
 
 use super::{Worker, place};
 
@@ -10,7 +10,10 @@ const GROUP: &str = "readers";
 pub async fn group_member(worker: Worker) {
     let topic = worker.topic("plain").await;
     while !worker.is_over() {
-        let mut member = GroupConsumer::new(&worker.client, GroupConfig::new(GROUP, vec![topic.clone()]));
+        // What the group has committed may lie below what was cut off.
+        let consumer = ConsumerConfig { out_of_range: Some(StartAt::Earliest), ..ConsumerConfig::default() };
+        let config = GroupConfig { consumer, ..GroupConfig::new(GROUP, vec![topic.clone()]) };
+        let mut member = GroupConsumer::new(&worker.client, config);
         while !worker.is_over() {
             if member.poll().await.is_err() {
                 break;

@@ -31,7 +31,7 @@ pub async fn idempotent_producer(worker: Worker, name: &str) {
                 })
                 .collect();
             for value in &values {
-                worker.history.sending(value, &place(&partition), None);
+                worker.history.sending(value, &place(&partition), worker.env.now(), None);
             }
             let records = values.iter().map(|value| Record::new(None, Bytes::from(value.clone()))).collect();
             let Ok(delivery) = producer.send_to(&partition, records).await else { break };

@@ -1,17 +1,16 @@
 //! Readers: one that follows while all goes wrong, and the audit that reads everything once all is quiet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_client::{Admin, Consumer, ConsumerConfig, Fetched, Isolation, OffsetAt, Partition, StartAt};
-use forebay_types::{Offset, TopicName};
+use forebay_types::{Offset, Timestamp, TopicName};
 use forebay_wire::ErrorCode;
 
-use super::{PARTITIONS, Worker, partition, place};
-use crate::history::{History, Place};
+use super::{PARTITIONS, Worker, partition, place, watcher};
+use crate::history::{History, Leave, Place};
 
-/// Follows all partitions of a topic from their start. What it is given counts as committed where `committed` says so,
-/// which is a lie where a bug is planted.
-pub async fn reader(worker: Worker, topic: &str, isolation: Isolation, committed: bool) {
+/// Follows all partitions of a topic from their start.
+pub async fn reader(worker: Worker, topic: &str, isolation: Isolation) {
     let topic = worker.topic(topic).await;
     while !worker.is_over() {
         let mut consumer = consumer(&worker, &topic, isolation);
@@ -20,14 +19,14 @@ pub async fn reader(worker: Worker, topic: &str, isolation: Isolation, committed
             let fetched = match consumer.poll().await {
                 Ok(fetched) => fetched,
                 Err(error) => {
-                    if error.code() == Some(ErrorCode::OffsetOutOfRange) {
+                    if error.code() == Some(ErrorCode::OffsetOutOfRange) && !may_be_cut_off(&worker, &consumer) {
                         worker.history.violation("nothing acknowledged is out of range", error.to_string());
                     }
                     break;
                 }
             };
             for one in fetched {
-                note(&worker.history, &one, committed, &mut last);
+                note(&worker.history, &one, isolation, &mut last);
             }
         }
         worker.pause(100).await;
@@ -42,7 +41,15 @@ fn consumer(worker: &Worker, topic: &TopicName, isolation: Isolation) -> Consume
     consumer
 }
 
-fn note(history: &History, fetched: &Fetched, committed: bool, last: &mut BTreeMap<Place, Offset>) {
+/// Whether somebody asked that the records at one of the positions go.
+fn may_be_cut_off(worker: &Worker, consumer: &Consumer) -> bool {
+    worker.history.with(|seen| {
+        let cut_off = |(partition, position): &(Partition, Offset)| seen.cuts.get(&place(partition)) > Some(position);
+        consumer.positions().iter().any(cut_off)
+    })
+}
+
+fn note(history: &History, fetched: &Fetched, isolation: Isolation, last: &mut BTreeMap<Place, Offset>) {
     let place = place(&fetched.partition);
     for record in &fetched.records {
         if let Some(before) = last.insert(place.clone(), record.offset).filter(|before| *before >= record.offset) {
@@ -51,7 +58,7 @@ fn note(history: &History, fetched: &Fetched, committed: bool, last: &mut BTreeM
         }
         let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
         history.read(&place, record.offset, &value);
-        if committed {
+        if isolation == Isolation::ReadCommitted {
             history.with(|seen| seen.committed.insert(value));
         }
     }
@@ -62,38 +69,61 @@ fn note(history: &History, fetched: &Fetched, committed: bool, last: &mut BTreeM
 pub struct Audit {
     pub committed: BTreeMap<String, Vec<(Place, Offset)>>,
     pub all: BTreeMap<String, Vec<(Place, Offset)>>,
+    /// Of every partition that there is, after it was read.
+    pub log_starts: BTreeMap<Place, Offset>,
+    /// The latest time that the broker can have taken it for.
+    pub clocks_highest: Timestamp,
 }
 
-/// Reads all of the topics up to their ends.
-pub async fn audit(worker: &Worker, topics: &[&str]) -> Audit {
+/// Reads all topics that were written to and that nobody has let go of, up to their ends.
+pub async fn audit(worker: &Worker) -> Audit {
+    let places: BTreeSet<Place> = worker.history.with(|seen| {
+        let stays = |topic: &TopicName| seen.leaves.get(topic) != Some(&Leave::All);
+        let shared = super::SHARED.into_iter().flat_map(|name| {
+            let topic = TopicName::new(name).expect("a legal name");
+            (0..PARTITIONS).map(move |index| place(&partition(&topic, u64::from(index))))
+        });
+        seen.sent.values().map(|sent| sent.place.clone()).chain(shared).filter(|(topic, _)| stays(topic)).collect()
+    });
     let mut audit = Audit::default();
-    for topic in topics {
-        let topic = worker.topic(topic).await;
-        for (isolation, into) in
-            [(Isolation::ReadCommitted, &mut audit.committed), (Isolation::ReadUncommitted, &mut audit.all)]
-        {
-            for index in 0..PARTITIONS {
-                read_to_end(worker, &partition(&topic, u64::from(index)), isolation, into).await;
-            }
+    let admin = Admin::new(&worker.client);
+    for (topic, index) in places {
+        let partition = partition(&topic, u64::try_from(index).expect("partitions are counted from 0"));
+        let stable = read_to_end(worker, &partition, Isolation::ReadCommitted, &mut audit.committed).await;
+        let end = read_to_end(worker, &partition, Isolation::ReadUncommitted, &mut audit.all).await;
+        if stable < end {
+            let what = format!("{topic}-{index} is stable up to {stable} and ends at {end}");
+            worker.history.violation("transactions are whole or not there", what);
         }
+        watcher::look(worker, &admin, &partition).await;
+        let start = edge(worker, &partition, OffsetAt::Earliest, Isolation::ReadUncommitted).await;
+        audit.log_starts.insert(place(&partition), start);
     }
+    audit.clocks_highest = worker.clocks.highest();
     audit
 }
 
+/// An edge of a partition, however long it takes.
+async fn edge(worker: &Worker, partition: &Partition, at: OffsetAt, isolation: Isolation) -> Offset {
+    loop {
+        match Admin::new(&worker.client).list_offset(partition, at, isolation).await {
+            Ok(found) => return found.map_or(Offset::ZERO, |found| found.offset),
+            Err(_) => worker.pause(200).await,
+        }
+    }
+}
+
+/// Reads a partition as far as this isolation sees; gives the end.
 async fn read_to_end(
     worker: &Worker,
     partition: &Partition,
     isolation: Isolation,
     into: &mut BTreeMap<String, Vec<(Place, Offset)>>,
-) {
-    let admin = Admin::new(&worker.client);
-    let end = loop {
-        match admin.list_offset(partition, OffsetAt::Latest, Isolation::ReadUncommitted).await {
-            Ok(found) => break found.map_or(Offset::ZERO, |found| found.offset),
-            Err(_) => worker.pause(200).await,
-        }
-    };
-    let config = ConsumerConfig { isolation, ..ConsumerConfig::default() };
+) -> Offset {
+    let end = edge(worker, partition, OffsetAt::Latest, isolation).await;
+    // Records may still expire.
+    let out_of_range = Some(StartAt::Earliest);
+    let config = ConsumerConfig { isolation, out_of_range, ..ConsumerConfig::default() };
     let mut consumer = Consumer::new(&worker.client, config);
     consumer.assign(partition.clone(), StartAt::Earliest);
     let mut last = BTreeMap::new();
@@ -103,11 +133,12 @@ async fn read_to_end(
             continue;
         };
         for one in fetched {
-            note(&worker.history, &one, isolation == Isolation::ReadCommitted, &mut last);
+            note(&worker.history, &one, isolation, &mut last);
             for record in one.records {
                 let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
                 into.entry(value).or_default().push((place(partition), record.offset));
             }
         }
     }
+    end
 }

@@ -51,7 +51,7 @@ async fn transaction(
     for index in 0..=worker.random.below(3) {
         let partition = worker.any_partition(topic);
         let value = format!("{name}-{number}.{index}");
-        history.sending(&value, &place(&partition), Some(this));
+        history.sending(&value, &place(&partition), worker.env.now(), Some(this));
         let ack = producer.send_to(&partition, vec![Record::new(None, Bytes::from(value.clone()))]).await?.await?;
         history.acked(&value, ack.base_offset);
     }
