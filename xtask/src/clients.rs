@@ -5,6 +5,7 @@
 //! states exactly what it expects; `--baseline` runs the same cases against Apache Kafka, so that an expectation that is
 //! ours alone is found out.
 
+mod flink;
 mod java;
 mod kcat;
 mod rdkafka;
@@ -13,22 +14,31 @@ mod tools;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::rigs::{Broker, Jars, Wal};
 use crate::shell;
 
 #[derive(Args, Default)]
 pub struct Options {
+    #[command(subcommand)]
+    rig: Option<Rig>,
     /// Suites to run, all without this.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Suite>,
     /// Against Apache Kafka instead, to see that the expectations are Kafka's own.
-    #[arg(long)]
+    #[arg(long, global = true)]
     baseline: bool,
     /// The write-ahead log of the broker under test.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, global = true)]
     wal: Wal,
+}
+
+/// Clients that need a rig of their own.
+#[derive(Subcommand)]
+enum Rig {
+    /// Apache Flink: exactly-once jobs, with processes killed.
+    Flink(flink::Options),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,6 +50,9 @@ enum Suite {
 }
 
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(Rig::Flink(flink)) = &options.rig {
+        return flink::run(flink, options.wal, options.baseline);
+    }
     let runs = |suite| options.only.is_empty() || options.only.contains(&suite);
     shell::say("fetch what the clients need, into the user's cache");
     let mut suites: Vec<Box<dyn Run>> = Vec::new();

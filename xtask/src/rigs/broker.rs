@@ -65,6 +65,11 @@ impl Broker {
     pub fn forebay(wal: Wal) -> Result<Self> {
         shell::say("build the release binary");
         shell::run(shell::cargo().args(["build", "--release", "--locked", "--package", "forebay-cli"]))?;
+        Self::forebay_as_built(wal)
+    }
+
+    /// As [`Self::forebay`], with the binary that is there.
+    pub fn forebay_as_built(wal: Wal) -> Result<Self> {
         let binary = workspace::target().join("release").join("forebay");
         let folder = fresh_folder("forebay")?;
         let (kafka, admin) = (free_port()?, free_port()?);
@@ -160,9 +165,21 @@ impl Broker {
         bail!("the broker did not stop within {} s", STOP_LIMIT.as_secs())
     }
 
+    /// What the broker has printed, over all its lives.
+    pub fn output(&self) -> PathBuf {
+        self.folder.join("output")
+    }
+
+    /// Stops the process where it stands, as if the machine had paused: it answers nothing and closes nothing.
+    pub fn freeze(&self) -> Result<()> {
+        shell::run(shell::command("kill").args(["-STOP", &self.process.id().to_string()]))
+    }
+
     fn start(mut command: Command, folder: PathBuf, port: u16, sign: Sign) -> Result<Self> {
         let output = folder.join("output");
-        let file = File::create(&output).with_context(|| format!("create {}", output.display()))?;
+        // Appended to: a killed broker's last words stay where the next one begins.
+        let file = File::options().create(true).append(true).open(&output);
+        let file = file.with_context(|| format!("create {}", output.display()))?;
         let other = file.try_clone().context("share the output file")?;
         command.stdin(Stdio::null()).stdout(file).stderr(other);
         let started = Instant::now();
@@ -177,7 +194,7 @@ impl Broker {
     fn await_ready(&mut self, started: Instant) -> Result<()> {
         while !self.sign.is_given() {
             if let Some(status) = self.process.try_wait().context("look after the broker")? {
-                let output = fs::read_to_string(self.folder.join("output")).unwrap_or_default();
+                let output = fs::read_to_string(self.output()).unwrap_or_default();
                 bail!("the broker ended with {status}:\n{output}");
             }
             if started.elapsed() > START_LIMIT {
@@ -225,14 +242,14 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-fn fresh_folder(name: &str) -> Result<PathBuf> {
+pub(super) fn fresh_folder(name: &str) -> Result<PathBuf> {
     let folder = std::env::temp_dir().join(format!("{name}-clients-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     Ok(folder)
 }
 
 /// A port that nobody listens on right now.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
     Ok(listener.local_addr().context("find a free port")?.port())
 }
