@@ -14,7 +14,6 @@ mod sources;
 mod topics;
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -23,7 +22,7 @@ use super::Report;
 use super::kcat::Kcat;
 use crate::rigs::flink::{Cluster, Flink};
 use crate::rigs::{Broker, Jars, Wal};
-use crate::shell;
+use crate::{shell, workspace};
 use case::{Case, Fault};
 use flights::Flights;
 use job::Job;
@@ -199,7 +198,7 @@ impl World {
 /// A cluster that has the DataStream job's jar.
 fn start(flink: &Flink) -> Result<Cluster> {
     let cluster = Cluster::start(flink)?;
-    flink.compile(&PathBuf::from("xtask/rigs/flink"), &job::jar(&cluster))?;
+    flink.compile(&workspace::root().join("xtask/rigs/flink"), &job::jar(&cluster))?;
     println!("Flink {} in {}", flink.release(), cluster.folder().display());
     Ok(cluster)
 }
