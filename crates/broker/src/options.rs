@@ -186,6 +186,7 @@ impl BrokerOptions {
         let upload = UploadConfig {
             size_target: ByteSize::new(config.upload_bytes()),
             age_max: Duration::from_millis(config.upload_ms()),
+            ..UploadConfig::default()
         };
         Ok(Self {
             broker: BrokerId::new(config.node_id())?,
@@ -369,7 +370,8 @@ mod tests {
         ];
         let made = options(&set, SERVE).expect("legal");
         let limits = DiskWalLimits { total: ByteSize::mib(8), segment: ByteSize::mib(2) };
-        let upload = UploadConfig { size_target: ByteSize::new(64 << 10), age_max: Duration::from_millis(250) };
+        let (size_target, age_max) = (ByteSize::new(64 << 10), Duration::from_millis(250));
+        let upload = UploadConfig { size_target, age_max, ..UploadConfig::default() };
         assert_eq!((made.wal, made.log.upload), (WalSetup::Disk(limits), upload));
 
         let small = ("forebay.wal.segment.bytes", "1048576");
