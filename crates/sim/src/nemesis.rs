@@ -145,6 +145,7 @@ impl<'a> Nemesis<'a> {
             Event::Pause { lasts } => self.pause(sim, now, host, lasts),
             Event::ClockJump { millis } => machine.clock.jump(millis),
             Event::SyncFails => machine.disk.inject(DiskFault::SyncFails { after: 0 }),
+            Event::SyncLies => machine.disk.inject(DiskFault::SyncLies),
             Event::DiskFull { lasts } => {
                 machine.disk.inject(DiskFault::Capacity(0));
                 self.heal_at(now + lasts, Heal::Disk(host));

@@ -92,6 +92,8 @@ pub enum Event {
     ClockJump { millis: i64 },
     /// A sync fails once: the WAL ends.
     SyncFails,
+    /// From here on no sync does what it says.
+    SyncLies,
     /// The disk is full for a while.
     DiskFull { lasts: Duration },
 }
@@ -140,7 +142,11 @@ impl Plan {
         let mut plan = Self::of_seed(seed);
         plan.plant = Some(plant);
         match plant {
-            Plant::MissingSync => plan.wal = WalKind::Disk,
+            Plant::MissingSync => {
+                plan.wal = WalKind::Disk;
+                // The data folder is written at the first start: without it the broker has nothing to come back to.
+                plan.events.push((Duration::from_millis(2_500), Event::SyncLies));
+            }
             // What is reserved and not durable lives for as long as a group waits, which only one in the bucket does.
             Plant::ServeBeforeDurable | Plant::IgnoreFence => plan.wal = WalKind::Object,
             _ => {}

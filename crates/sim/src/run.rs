@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use forebay_client::{Admin, Isolation};
-use forebay_env::simulated::{DiskFault, Trace};
+use forebay_env::simulated::Trace;
 use forebay_store::Store;
 use forebay_upkeep::ToolError;
 use forebay_upkeep::fsck::{self, CheckOptions, Severity};
@@ -22,7 +22,7 @@ use crate::check;
 use crate::history::{History, Violation};
 use crate::machine::{BrokerClocks, Machine};
 use crate::nemesis::Nemesis;
-use crate::plan::{Plan, Plant};
+use crate::plan::Plan;
 use crate::workload::{
     Audit, Worker, audit, group_member, idempotent_producer, janitor, reader, transactional_producer, watcher,
 };
@@ -93,9 +93,6 @@ pub fn run_traced(plan: &Plan, trace: &Trace) -> Result<Outcome> {
     let (calm, working) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let appointed = watch::Sender::new(0);
 
-    if plan.plant == Some(Plant::MissingSync) {
-        machines.iter().for_each(|machine| machine.disk.inject(DiskFault::SyncLies));
-    }
     for (at, machine) in machines.iter().enumerate() {
         let (machine, bucket, plan) = (machine.clone(), Arc::clone(&bucket), plan.clone());
         let (appointed, lives) = (appointed.subscribe(), AtomicU64::new(0));

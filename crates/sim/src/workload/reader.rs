@@ -128,9 +128,16 @@ async fn read_to_end(
     consumer.assign(partition.clone(), StartAt::Earliest);
     let mut last = BTreeMap::new();
     while consumer.position(partition).is_none_or(|position| position < end) {
-        let Ok(fetched) = consumer.poll().await else {
-            worker.pause(200).await;
-            continue;
+        let fetched = match consumer.poll().await {
+            Ok(fetched) => fetched,
+            Err(error) if error.code() == Some(ErrorCode::CorruptMessage) => {
+                worker.history.violation("nothing acknowledged is lost", error.to_string());
+                break;
+            }
+            Err(_) => {
+                worker.pause(200).await;
+                continue;
+            }
         };
         for one in fetched {
             note(&worker.history, &one, isolation, &mut last);
