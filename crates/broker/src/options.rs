@@ -90,11 +90,16 @@ impl DiskWalLimits {
     fn check(self, config: &BrokerConfig) -> Result<(), OptionsError> {
         let batch = u64::from(TopicConfig::resolve(&BTreeMap::new(), &config.topic_defaults())?.max_message_bytes);
         let segment = self.segment.get();
-        let most = self.in_folder(PathBuf::new()).entry_bytes_max() as u64;
+        let held =
+            |segment| Self { segment: ByteSize::new(segment), ..self }.in_folder(PathBuf::new()).entry_bytes_max();
+        let most = held(segment) as u64;
         if batch <= most {
             return Ok(());
         }
-        let least = (segment + (batch - most)).next_multiple_of(SECTOR_SIZE as u64);
+        // Larger segments have larger groups, and those more beside the batch.
+        let from = (segment + (batch - most)).next_multiple_of(SECTOR_SIZE as u64);
+        let sizes = (from..).step_by(SECTOR_SIZE);
+        let least = sizes.into_iter().find(|size| held(*size) as u64 >= batch).expect("groups have a largest size");
         Err(OptionsError::Segment { segment, batch, least, most })
     }
 
@@ -378,12 +383,12 @@ mod tests {
         assert_eq!(
             options(&[small], SERVE).err().expect("a batch of 1048588 bytes is legal"),
             "a batch of 1048588 bytes, which message.max.bytes allows, does not fit a segment of the write-ahead log: set \
-             forebay.wal.segment.bytes (1048576) to 1060864 or more, or message.max.bytes to 1040384 or less"
+             forebay.wal.segment.bytes (1048576) to 1138688 or more, or message.max.bytes to 966656 or less"
         );
-        assert!(options(&[("forebay.wal.segment.bytes", "1060864")], SERVE).is_ok());
-        assert!(options(&[("forebay.wal.segment.bytes", "1056768")], SERVE).is_err(), "a sector less is too small");
-        assert!(options(&[small, ("message.max.bytes", "1040384")], SERVE).is_ok());
-        assert!(options(&[small, ("message.max.bytes", "1040385")], SERVE).is_err(), "a byte more is too large");
+        assert!(options(&[("forebay.wal.segment.bytes", "1138688")], SERVE).is_ok());
+        assert!(options(&[("forebay.wal.segment.bytes", "1134592")], SERVE).is_err(), "a sector less is too small");
+        assert!(options(&[small, ("message.max.bytes", "966656")], SERVE).is_ok());
+        assert!(options(&[small, ("message.max.bytes", "966657")], SERVE).is_err(), "a byte more is too large");
         assert!(options(&[small, ("forebay.wal", "object")], SERVE).is_ok());
     }
 

@@ -108,7 +108,7 @@ fn a_file_that_cannot_be_followed_is_refused() {
         ("log.retention.sm=1", vec!["server.properties: unknown broker config log.retention.sm", "log.retention.ms?"]),
         ("num.partitions=none", vec!["\"none\"", "num.partitions", "a whole number from 1 to"]),
         ("num.partitions=1\nnum.partitions=2", vec!["server.properties: line 6: num.partitions was set before"]),
-        ("forebay.wal.segment.bytes=1048576", vec!["forebay.wal.segment.bytes (1048576) to 1060864 or more"]),
+        ("forebay.wal.segment.bytes=1048576", vec!["forebay.wal.segment.bytes (1048576) to 1138688 or more"]),
         ("forebay.wal.max.bytes=1000000", vec!["forebay.wal.max.bytes (1000000) has no room for two segments"]),
     ] {
         let (code, error) = place.refused(line);

@@ -140,7 +140,7 @@ impl Case {
         let mut world = World::new(kind);
         let (writes_left, uploads_left) = (AtomicU64::new(ALL), AtomicU64::new(ALL));
         let held = Arc::new(Held { bucket: Arc::clone(&world.bucket), writes_left, uploads_left });
-        world.bucket = Arc::<Held>::clone(&held);
+        world.lead_through(Arc::<Held>::clone(&held));
         let life = world.start().await;
         let topic = life.create_topic("orders", partitions).await;
         held.allow(0);

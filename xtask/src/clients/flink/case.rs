@@ -3,7 +3,7 @@
 //! Input comes in pieces, each after a checkpoint has taken the one before, so that many checkpoints hold data. A fault
 //! strikes when records lie in a transaction that is not decided: `read_uncommitted` sees them, `read_committed` does not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -374,7 +374,7 @@ struct Checkpoints {
 
 /// Fails with what is lost and what is double, or where the order first differs.
 fn compare(found: &[Record], expected: &Expected) -> Result<()> {
-    let mut counts: HashMap<&str, i64> = HashMap::new();
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
     let all: Vec<&String> = match expected {
         Expected::Keyed(keys) => keys.values().flatten().collect(),
         Expected::Rows(rows) => rows.iter().collect(),

@@ -1,6 +1,6 @@
 //! The departures of `data/`, and what each job must make of them, computed here without Flink.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
@@ -53,7 +53,7 @@ impl Flights {
 
     /// Flights and minutes of delay by carrier so far, after each departure: carriers as keys, in order within each.
     pub(super) fn totals(&self) -> BTreeMap<String, Vec<String>> {
-        let mut so_far: HashMap<&str, (u64, Option<i64>)> = HashMap::new();
+        let mut so_far: BTreeMap<&str, (u64, Option<i64>)> = BTreeMap::new();
         let mut totals: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for flight in &self.0 {
             let (flights, delay) = so_far.entry(&flight.carrier).or_default();
