@@ -60,9 +60,9 @@ fn lookup(error: &LookupError) -> ErrorCode {
 fn producer(error: &ProducerError) -> ErrorCode {
     match error {
         ProducerError::InvalidEpoch { .. } => ErrorCode::InvalidProducerEpoch,
-        ProducerError::OutOfOrderSequence { .. } | ProducerError::NewEpochSequence { .. } => {
-            ErrorCode::OutOfOrderSequenceNumber
-        }
+        ProducerError::OutOfOrderSequence { .. }
+        | ProducerError::NewEpochSequence { .. }
+        | ProducerError::NotTheFirst { .. } => ErrorCode::OutOfOrderSequenceNumber,
         // A version that does not know the code gets INVALID_TXN_STATE: `ProduceRefusal::code_for`.
         ProducerError::NotVerified { .. } => ErrorCode::TransactionAbortable,
         ProducerError::NotTransactional { .. } => ErrorCode::InvalidTxnState,

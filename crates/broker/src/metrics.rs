@@ -95,7 +95,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
     Some(EpochScrape {
         number: epoch.context.life.epoch.get(),
         topics: topics.len() as u64,
-        partitions: topics.iter().map(|topic| topic.partitions().len() as u64).sum(),
+        partitions: topics.iter().map(|topic| topic.partitions().count() as u64).sum(),
         ack: metrics.ack_latency.snapshot(),
         write: metrics.write_latency.snapshot(),
         groups: read(&metrics.groups),

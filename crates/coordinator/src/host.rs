@@ -44,6 +44,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use forebay_env::{Env, Instant, Shutdown, Task};
+use forebay_format::NO_SEQUENCE;
 use forebay_log::{LogError, OpenTopic, Partition, Partitions, Verification};
 use forebay_metadata::{BrokerLife, Metadata};
 use forebay_store::Store;
@@ -309,7 +310,7 @@ impl Coordinators {
         let index = self.find(CoordinatorKind::Group, &commit.group);
         let inputs = self.open_group(index).await?;
         let partition = self.shared.partition(CoordinatorKind::Group, index).ok_or(CoordinatorError::NotCoordinator)?;
-        let verification = partition.verification(producer.id, producer.epoch);
+        let verification = partition.verification(producer.id, producer.epoch, NO_SEQUENCE);
         let guard = match verification.map_err(|_: LogError| CoordinatorError::NotCoordinator)? {
             Verification::Done => None,
             Verification::Needed(guard) => {
@@ -436,7 +437,7 @@ impl Coordinators {
         let Some(topic) = self.shared.topic(kind) else { return Vec::new() };
         let used =
             |partition: &&Arc<Partition>| is_open(partition.id().partition) || partition.log_end() > Offset::ZERO;
-        topic.partitions().iter().filter(used).map(|partition| partition.id().partition).collect()
+        topic.partitions().filter(used).map(|partition| partition.id().partition).collect()
     }
 }
 

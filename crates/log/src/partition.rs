@@ -496,8 +496,14 @@ impl Partition {
     }
 
     /// Whether a producer's transactional batch needs the coordinator's word first (KIP-890).
-    pub fn verification(&self, id: ProducerId, epoch: ProducerEpoch) -> Result<Verification, LogError> {
-        Ok(self.lock_open()?.producers.verification(id, epoch, self.parts.env.monotonic()))
+    /// `base_sequence` is the batch's, [`NO_SEQUENCE`](forebay_format::NO_SEQUENCE) where it has none.
+    pub fn verification(
+        &self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: i32,
+    ) -> Result<Verification, LogError> {
+        Ok(self.lock_open()?.producers.verification(id, epoch, base_sequence, self.parts.env.monotonic()))
     }
 
     /// The coordinator said no.
@@ -534,6 +540,13 @@ impl Partition {
 
     pub(crate) fn set_producer_snapshot(&self, object: Arc<str>, at: Offset) {
         self.state.lock().producer_snapshot = Some(ProducerSnapshot { object, at });
+    }
+
+    /// Whether there are footers to read when the partition is opened.
+    pub(crate) fn is_behind(&self) -> bool {
+        let state = self.state.lock();
+        let from = state.producer_snapshot.as_ref().map_or(Offset::ZERO, |snapshot| snapshot.at);
+        from < state.committed_end
     }
 
     /// From where on footers are read when the partition is opened: where its last producer snapshot stands.

@@ -12,8 +12,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use forebay_env::{Env, Task};
+use forebay_env::{Env, Instant, Task};
 use forebay_metadata::config::TopicConfig;
 use forebay_metadata::service::TopicRow;
 use forebay_metadata::{CommitNumber, Metadata};
@@ -26,6 +27,11 @@ use crate::open::Opener;
 use crate::partition::{Partition, Service};
 use crate::snapshot::Snapshots;
 use crate::upload::Pending;
+
+/// Between tries to open partitions whose state could not be read: somebody may put right what is in the way. It doubles up
+/// to the second, as each try raises leader epochs.
+const REOPEN_WAIT_MIN: Duration = Duration::from_millis(200);
+const REOPEN_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// Why a partition cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,22 +48,22 @@ pub enum Unavailable {
 pub struct OpenTopic {
     pub row: Arc<TopicRow>,
     pub config: Arc<TopicConfig>,
-    /// In order of their numbers; fewer than the row's while new ones are being opened.
-    partitions: Vec<Arc<Partition>>,
+    /// By their numbers; `None` for one that is being opened, or whose state cannot be read.
+    partitions: Vec<Option<Arc<Partition>>>,
 }
 
 impl OpenTopic {
     pub fn partition(&self, index: PartitionIndex) -> Result<&Arc<Partition>, Unavailable> {
         let at = usize::try_from(index.get()).expect("partitions are counted from 0");
         match self.partitions.get(at) {
-            Some(partition) => Ok(partition),
-            None if at < self.row.partitions.len() => Err(Unavailable::NoLeader),
+            Some(partition) => partition.as_ref().ok_or(Unavailable::NoLeader),
             None => Err(Unavailable::Unknown),
         }
     }
 
-    pub fn partitions(&self) -> &[Arc<Partition>] {
-        &self.partitions
+    /// Those that are open, in order of their numbers.
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.partitions.iter().flatten()
     }
 }
 
@@ -133,20 +139,39 @@ impl Partitions {
     /// are opened behind it, whenever there is nothing else to do.
     pub(crate) async fn follow(self: &Arc<Self>, opener: Opener) {
         let mut changes = opener.metadata().changes();
-        let mut follower =
-            Follower { partitions: Arc::clone(self), opener, seen: BTreeMap::new(), closed_trash: BTreeSet::new() };
+        let mut follower = Follower {
+            partitions: Arc::clone(self),
+            opener,
+            seen: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            closed_trash: BTreeSet::new(),
+            again: Again { wait: REOPEN_WAIT_MIN, at: None },
+        };
         let commit = *changes.borrow_and_update();
         follower.follow().await;
         self.followed.send_replace(commit);
         let task = self.env.spawn("partitions-follow", async move {
             loop {
                 while !changes.has_changed().unwrap_or(true) && follower.open_some_trash().await {}
-                if changes.changed().await.is_err() {
-                    return;
+                let (env, due) = (follower.partitions.env.clone(), follower.again.at);
+                let again = async {
+                    match due {
+                        Some(due) => env.sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = again => follower.reopen().await,
+                    changed = changes.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        let commit = *changes.borrow_and_update();
+                        follower.follow().await;
+                        follower.partitions.followed.send_replace(commit);
+                    }
                 }
-                let commit = *changes.borrow_and_update();
-                follower.follow().await;
-                follower.partitions.followed.send_replace(commit);
             }
         });
         assert!(self.follower.set(task).is_ok(), "the metadata is followed once");
@@ -160,6 +185,13 @@ impl Partitions {
     /// Returns once it was tried: where it failed, [`Partition::opens_from`] is what it was.
     pub async fn snapshot_producers(&self, wanted: BTreeSet<TopicPartition>) {
         self.snapshots.take(self, wanted).await;
+    }
+
+    /// Live partitions of which footers would be read to open them.
+    pub(crate) fn behind(&self) -> Vec<TopicPartition> {
+        let topics = self.topics.read();
+        let open = topics.by_id.values().flat_map(|topic| topic.partitions());
+        open.filter(|partition| partition.is_behind()).map(|partition| partition.id()).collect()
     }
 
     pub(crate) fn producer_snapshot(&self, id: TopicPartition) -> Option<Arc<str>> {
@@ -213,7 +245,7 @@ impl Partitions {
 
 impl OpenTopic {
     fn serve(&self, service: Service) {
-        self.partitions.iter().for_each(|partition| partition.serve(service));
+        self.partitions().for_each(|partition| partition.serve(service));
     }
 }
 
@@ -259,8 +291,17 @@ struct Follower {
     opener: Opener,
     /// Each topic as it was last seen, to tell the changed ones.
     seen: BTreeMap<TopicId, Arc<TopicRow>>,
+    /// Live topics of which not all is open.
+    closed: BTreeSet<TopicId>,
     /// Topics in the trash that are not open yet, or not whole.
     closed_trash: BTreeSet<TopicId>,
+    again: Again,
+}
+
+/// When to try again what could not be opened.
+struct Again {
+    wait: Duration,
+    at: Option<Instant>,
 }
 
 impl Follower {
@@ -269,6 +310,7 @@ impl Follower {
         let topics = self.opener.metadata().topics().all();
         let topics: BTreeMap<TopicId, Arc<TopicRow>> = topics.into_iter().map(|row| (row.id, row)).collect();
         self.partitions.retain(|id| topics.contains_key(&id));
+        self.closed.retain(|id| topics.contains_key(id));
         self.closed_trash.retain(|id| topics.contains_key(id));
         let changed: Vec<Arc<TopicRow>> = topics
             .values()
@@ -280,15 +322,38 @@ impl Follower {
         let mut opened = self.opener.open(missing).await;
         for row in changed {
             let (id, is_live) = (row.id, row.is_live());
+            self.closed.remove(&id);
             self.closed_trash.remove(&id);
             if !self.place(row, &mut opened) {
-                if is_live {
-                    // Seen as unknown, so that the next change of the metadata tries again.
-                    self.seen.remove(&id);
-                } else {
-                    self.closed_trash.insert(id);
-                }
+                let closed = if is_live { &mut self.closed } else { &mut self.closed_trash };
+                closed.insert(id);
             }
+        }
+        self.try_again_later();
+    }
+
+    /// Tries again what could not be opened.
+    async fn reopen(&mut self) {
+        self.again.at = None;
+        self.again.wait = (self.again.wait * 2).min(REOPEN_WAIT_MAX);
+        let rows: Vec<Arc<TopicRow>> = self.closed.iter().filter_map(|id| self.seen.get(id)).cloned().collect();
+        let missing = rows.iter().flat_map(|row| self.missing(row)).collect();
+        let mut opened = self.opener.open(missing).await;
+        for row in rows {
+            let id = row.id;
+            if self.place(row, &mut opened) {
+                self.closed.remove(&id);
+            }
+        }
+        self.try_again_later();
+    }
+
+    fn try_again_later(&mut self) {
+        if self.closed.is_empty() {
+            self.again = Again { wait: REOPEN_WAIT_MIN, at: None };
+        } else {
+            // A time that is set stays: changes of other topics do not put it off.
+            self.again.at.get_or_insert(self.partitions.env.monotonic() + self.again.wait);
         }
     }
 
@@ -308,17 +373,14 @@ impl Follower {
     /// are all.
     fn place(&self, row: Arc<TopicRow>, opened: &mut BTreeMap<TopicPartition, Partition>) -> bool {
         let mut partitions = self.partitions.open_topic(row.id).map_or_else(Vec::new, |topic| topic.partitions.clone());
-        for (at, known) in row.partitions.iter().enumerate() {
-            match partitions.get(at) {
+        partitions.resize(row.partitions.len(), None);
+        for (place, known) in partitions.iter_mut().zip(&row.partitions) {
+            match place {
                 Some(partition) => partition.advance_log_start(known.log_start),
-                // Partitions are counted without a gap: those after one that did not open wait for it.
-                None => match opened.remove(&known.id) {
-                    Some(partition) => partitions.push(Arc::new(partition)),
-                    None => break,
-                },
+                None => *place = opened.remove(&known.id).map(Arc::new),
             }
         }
-        let is_whole = partitions.len() == row.partitions.len();
+        let is_whole = partitions.iter().all(Option::is_some);
         match TopicConfig::resolve(&row.config, &self.partitions.topic_defaults) {
             Ok(config) => self.partitions.place(OpenTopic { row, config: Arc::new(config), partitions }),
             Err(error) => {
@@ -329,7 +391,9 @@ impl Follower {
     }
 
     fn missing(&self, row: &TopicRow) -> Vec<TopicPartition> {
-        let open = self.partitions.open_topic(row.id).map_or(0, |topic| topic.partitions.len());
-        row.partitions.iter().skip(open).map(|partition| partition.id).collect()
+        let topic = self.partitions.open_topic(row.id);
+        let is_open = |at: usize| topic.as_ref().is_some_and(|topic| matches!(topic.partitions.get(at), Some(Some(_))));
+        let missing = row.partitions.iter().enumerate().filter(|(at, _)| !is_open(*at));
+        missing.map(|(_, partition)| partition.id).collect()
     }
 }

@@ -41,6 +41,8 @@ pub enum ProducerError {
     OutOfOrderSequence { id: ProducerId, sequence: i32, last: i32 },
     #[error("producer {id} begins its epoch {epoch} with sequence {sequence}, not with 0")]
     NewEpochSequence { id: ProducerId, epoch: ProducerEpoch, sequence: i32 },
+    #[error("producer {id} comes with sequence {sequence}, its batch with sequence {first} is still to come")]
+    NotTheFirst { id: ProducerId, sequence: i32, first: i32 },
     #[error("producer {id} has no verified transaction in this partition")]
     NotVerified { id: ProducerId },
     #[error("producer {id} has a transaction open here and sends a batch outside of it")]
@@ -67,6 +69,10 @@ pub struct VerificationGuard(u64);
 struct Given {
     guard: VerificationGuard,
     at: Instant,
+    /// Whose transaction is asked about.
+    epoch: ProducerEpoch,
+    /// The lowest sequence that anybody asked with: of batches sent one behind the other, the first has to come first.
+    lowest_sequence: i32,
 }
 
 /// Whether a transactional batch needs the coordinator's word first.
@@ -181,8 +187,14 @@ impl Producers {
                 return Err(ProducerError::NotTransactional { id });
             }
         }
-        let given = self.verifying.get(&id).map(|given| given.guard);
-        let verified = self.is_open(id, producer.epoch) || (guard.is_some() && guard == given);
+        let given = self.verifying.get(&id);
+        if let Some(given) = given
+            && producer.base_sequence > given.lowest_sequence
+        {
+            let (sequence, first) = (producer.base_sequence, given.lowest_sequence);
+            return Err(ProducerError::NotTheFirst { id, sequence, first });
+        }
+        let verified = self.is_open(id, producer.epoch) || (guard.is_some() && guard == given.map(|given| given.guard));
         if transactional && !verified {
             return Err(ProducerError::NotVerified { id });
         }
@@ -197,8 +209,14 @@ impl Producers {
         self.state(id).is_some_and(|state| state.open_txn.is_some() && state.epoch == epoch)
     }
 
-    /// Asks whether a transactional batch of this producer needs the coordinator's word.
-    pub fn verification(&mut self, id: ProducerId, epoch: ProducerEpoch, now: Instant) -> Verification {
+    /// Asks whether a transactional batch of this producer, which begins with `base_sequence`, needs the coordinator's word.
+    pub fn verification(
+        &mut self,
+        id: ProducerId,
+        epoch: ProducerEpoch,
+        base_sequence: i32,
+        now: Instant,
+    ) -> Verification {
         if self.is_open(id, epoch) {
             return Verification::Done;
         }
@@ -206,8 +224,13 @@ impl Producers {
         let guards_given = &mut self.guards_given;
         let given = self.verifying.entry(id).or_insert_with(|| {
             *guards_given += 1;
-            Given { guard: VerificationGuard(*guards_given), at: now }
+            Given { guard: VerificationGuard(*guards_given), at: now, epoch, lowest_sequence: base_sequence }
         });
+        if epoch > given.epoch {
+            (given.epoch, given.lowest_sequence) = (epoch, base_sequence);
+        } else if epoch == given.epoch {
+            given.lowest_sequence = given.lowest_sequence.min(base_sequence);
+        }
         Verification::Needed(given.guard)
     }
 
@@ -434,7 +457,7 @@ mod tests {
         }
 
         fn ask(&mut self, id: ProducerId, epoch: ProducerEpoch) -> Verification {
-            self.verification(id, epoch, start())
+            self.verification(id, epoch, 0, start())
         }
     }
 
@@ -515,6 +538,27 @@ mod tests {
         producers.take(&batch(1, first, true));
         assert_eq!(producers.check(&producer(1, 0, 1, 1), true, None), Ok(Verdict::Append));
         assert_eq!(producers.ask(id(1), epoch(0)), Verification::Done);
+    }
+
+    /// Two batches are under way, and the coordinator answers only for the second: it may not open the transaction, or the
+    /// first would be out of order for ever (Kafka's `VerificationStateEntry`).
+    #[test]
+    fn a_transaction_does_not_begin_with_its_second_batch() {
+        let mut producers = Producers::default();
+        let asked = [0, 10].map(|sequence| producers.verification(id(1), epoch(0), sequence, start()));
+        let [Verification::Needed(first), Verification::Needed(second)] = asked else { panic!("not yet open") };
+        let later = producers.check(&producer(1, 0, 10, 19), true, Some(second));
+        assert_eq!(later, Err(ProducerError::NotTheFirst { id: id(1), sequence: 10, first: 0 }));
+        assert_eq!(producers.check(&producer(1, 0, 0, 9), true, Some(first)), Ok(Verdict::Append));
+        producers.take(&batch(0, producer(1, 0, 0, 9), true));
+        assert_eq!(producers.check(&producer(1, 0, 10, 19), true, Some(second)), Ok(Verdict::Append));
+        // Another epoch begins anew.
+        let mut bumped = Producers::default();
+        for (at, sequence) in [(0, 0), (1, 7)] {
+            bumped.verification(id(1), epoch(at), sequence, start());
+        }
+        let Verification::Needed(guard) = bumped.verification(id(1), epoch(1), 7, start()) else { panic!("not open") };
+        assert_eq!(bumped.check(&producer(1, 1, 7, 8), true, Some(guard)), Ok(Verdict::Append));
     }
 
     #[test]
@@ -643,7 +687,7 @@ mod tests {
     fn a_guard_that_nobody_comes_back_with_is_forgotten() {
         let start = start();
         let mut producers = Producers::default();
-        let Verification::Needed(guard) = producers.verification(id(1), epoch(0), start) else {
+        let Verification::Needed(guard) = producers.verification(id(1), epoch(0), 0, start) else {
             panic!("not yet open")
         };
         let first = producer(1, 0, 0, 0);

@@ -76,6 +76,10 @@ impl Tail {
     /// is larger, if `at_least_one`. Empty where `from` is at `end`. `from` must not lie before [`Tail::start`].
     pub fn read(&self, from: Offset, end: Offset, bytes_max: usize, at_least_one: bool) -> Vec<Bytes> {
         let mut taken = Vec::new();
+        // The batch that holds `end` may begin below it, where the log start cut it: none of it may be seen.
+        if from >= end {
+            return taken;
+        }
         let mut room = bytes_max;
         for batch in self.from(from).take_while(|batch| batch.base_offset < end) {
             let size = batch.bytes.len();
@@ -161,6 +165,7 @@ mod tests {
         assert_eq!(read(102, 107, 1000), [1, 2, 3], "from within a batch");
         assert_eq!(read(102, 104, 1000), [1], "the end is exclusive");
         assert_eq!(read(107, 107, 1000), [0; 0], "at the end there is nothing");
+        assert_eq!(read(102, 102, 1000), [0; 0], "also where the end is within a batch: the log start can be there");
         assert_eq!(read(100, 107, 25), [0, 1], "only whole batches");
         assert_eq!(read(100, 107, 3), [0], "one whole batch, however small the limit");
         assert_eq!(numbers(&tail.read(offset(100), offset(107), 3, false)), [0; 0]);

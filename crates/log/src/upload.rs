@@ -241,6 +241,7 @@ impl Uploader {
             creates: VecDeque::new(),
             commits: 0,
             touched: BTreeSet::new(),
+            has_looked_back: false,
             finishes,
         };
         let ended = Arc::clone(&pending);
@@ -291,8 +292,11 @@ struct Work {
     /// Objects being created, in the order in which they will be committed.
     creates: VecDeque<Task<Result<Uploaded, UploadError>>>,
     commits: u64,
-    /// Partitions with commits since the last producer snapshot.
+    /// Partitions with commits since the last producer snapshot, of this life or an earlier one. Those without producers
+    /// too: their snapshot says that there are none, and the footers below need not be read to open them.
     touched: BTreeSet<TopicPartition>,
+    /// Whether partitions that earlier lives left behind their snapshots are among them.
+    has_looked_back: bool,
     finishes: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
@@ -399,9 +403,7 @@ impl Work {
         for part in &parts {
             if let Ok(partition) = self.partitions.get(part.partition) {
                 partition.committed(part.range, &part.changes);
-                if !part.changes.is_empty() {
-                    self.touched.insert(part.partition);
-                }
+                self.touched.insert(part.partition);
             }
         }
         let kept = parts.iter().map(|part| (part.partition, part.range.end(), part.bytes));
@@ -420,8 +422,13 @@ impl Work {
     }
 
     async fn take_snapshot(&mut self) {
-        let touched = std::mem::take(&mut self.touched);
-        self.parts.snapshots.take(&self.partitions, touched).await;
+        if !std::mem::replace(&mut self.has_looked_back, true) {
+            self.touched.extend(self.partitions.behind());
+        }
+        self.parts.snapshots.take(&self.partitions, self.touched.clone()).await;
+        // What could not be written is in the next one. Nothing was committed meanwhile: this task does that.
+        let partitions = &self.partitions;
+        self.touched.retain(|id| partitions.get(*id).is_ok_and(|partition| partition.is_behind()));
     }
 }
 

@@ -277,7 +277,7 @@ async fn producers_are_known_after_a_restart_although_their_records_are_deleted(
         let repeated = life.produce(&partition, retry()).await.expect("recognised");
         assert_eq!((repeated.duplicate, repeated.base_offset.get()), (true, 0), "{kind:?}");
         let who = (ProducerId::new(5).expect("an id"), ProducerEpoch::ZERO);
-        assert_eq!(partition.verification(who.0, who.1).expect("open"), Verification::Done, "{kind:?}: still open");
+        assert_eq!(partition.verification(who.0, who.1, 0).expect("open"), Verification::Done, "{kind:?}: still open");
         life.produce(&partition, batch(Some((5, 0, 1)), true, &["two"])).await.expect("goes on");
         assert_eq!(partition.offsets().expect("open").last_stable.get(), 4, "{kind:?}");
         mark(&life, &partition, (5, 0), MarkerKind::Abort, 7).await;
@@ -405,4 +405,28 @@ async fn a_topic_in_the_trash_takes_markers_and_nothing_else() {
             assert_eq!(partition.offsets().expect("open").last_stable.get(), 3, "{kind:?}");
         }
     }
+}
+
+/// A partition without producers has its snapshot too, so that opening it reads no footer of its history; also where the
+/// life that wrote it was killed before it took one.
+#[tokio::test(start_paused = true)]
+async fn a_partition_without_producers_is_not_opened_from_the_beginning() {
+    let mut world = World::new(Kind::Disk);
+    let life = world.start().await;
+    let [orders, killed] = [life.create_topic("orders", 1).await, life.create_topic("killed", 1).await];
+    life.produce(&life.partition(orders), batch(None, false, &["a", "b"])).await.expect("taken");
+    life.owner.drain().await.expect("drains, with a snapshot");
+    world.crash(life).await;
+    let opens_from = |life: &Life, topic| life.partition(topic).opens_from().get();
+    let life = world.start().await;
+    assert_eq!((opens_from(&life, orders), opens_from(&life, killed)), (2, 0));
+    life.produce(&life.partition(killed), batch(None, false, &["c"])).await.expect("taken");
+    world.crash(life).await;
+    // It is idle in this life, and is looked after all the same.
+    let life = world.start().await;
+    assert_eq!(opens_from(&life, killed), 0, "the killed life took none");
+    life.owner.drain().await.expect("drains");
+    world.crash(life).await;
+    let life = world.start().await;
+    assert_eq!((opens_from(&life, orders), opens_from(&life, killed)), (2, 1));
 }

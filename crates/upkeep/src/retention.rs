@@ -99,7 +99,9 @@ impl Retention {
         if topic.row.internal || !config.cleanup.delete || policy.keeps_all() {
             return;
         }
-        for (partition, row) in topic.partitions().iter().zip(&topic.row.partitions) {
+        for row in &topic.row.partitions {
+            // One that is not open has its turn when it is.
+            let Ok(partition) = topic.partition(row.id.partition) else { continue };
             let size = parts.metadata.log_size(row.log).bytes;
             if size == 0 {
                 continue;

@@ -170,7 +170,8 @@ async fn verify(
     let (Ok(id), Ok(epoch)) = (ProducerId::new(header.producer_id), ProducerEpoch::new(header.producer_epoch)) else {
         return Err(ProduceRefusal::code(ErrorCode::InvalidRecord));
     };
-    match partition.verification(id, epoch).map_err(|error| ProduceRefusal::of_append(&error))? {
+    let needed = partition.verification(id, epoch, header.base_sequence);
+    match needed.map_err(|error| ProduceRefusal::of_append(&error))? {
         Verification::Done => Ok(None),
         Verification::Needed(guard) => {
             let verified = context.coordinators.verify(transactional_id, (id, epoch), partition.id()).await;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_format::{CoordinatorKind, MarkerKind, MarkerSummary};
+use forebay_format::{CoordinatorKind, MarkerKind, MarkerSummary, NO_SEQUENCE};
 use forebay_log::{LogError, Verification, VerificationGuard};
 use forebay_metadata::TopicsView;
 use forebay_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicName};
@@ -245,7 +245,7 @@ impl GroupTask {
         match input {
             GroupInput::Request { request, reply } => self.ask(machine, now, request, Answer::Plain(reply)).await,
             GroupInput::InTransaction { producer, guard, commit, reply } => {
-                let verification = self.ledger.partition().verification(producer.id, producer.epoch)?;
+                let verification = self.ledger.partition().verification(producer.id, producer.epoch, NO_SEQUENCE)?;
                 let goes_on = match verification {
                     Verification::Done => true,
                     Verification::Needed(needed) => guard == Some(needed),

@@ -258,7 +258,7 @@ impl Life {
         batch.push(0, None, Some(value.as_bytes()), &[]);
         let config = Arc::clone(&self.owner.partitions.by_id(partition.id().topic).expect("open").config);
         let batch = validate(batch.build(), &config, 9, self.env.now()).expect("a sound batch");
-        let guard = match partition.verification(producer.id, producer.epoch).expect("open") {
+        let guard = match partition.verification(producer.id, producer.epoch, sequence).expect("open") {
             Verification::Done => None,
             Verification::Needed(guard) => {
                 let asked = self.coordinators.verify(id, (producer.id, producer.epoch), partition.id()).await;

@@ -81,6 +81,13 @@ impl World {
         Self { disk, faults, bucket, fail_points, clock: SimClock::default(), wal, config, starts: 0 }
     }
 
+    /// Puts something on the way to the bucket; a test reads and writes through it too.
+    pub fn lead_through(&mut self, way: Arc<dyn Store>) {
+        let env = Env::new(parts(7, &self.disk));
+        self.faults = Arc::new(Faulty::with_seed(&env, Arc::clone(&way), 7));
+        self.bucket = way;
+    }
+
     /// The machine loses power at the next passage of `point`: its disk forgets what was not synced, and nothing that it
     /// still does reaches the bucket.
     pub fn cut_power_at(&self, point: FailPoint) {
@@ -227,7 +234,7 @@ impl Life {
         let guard = match (header.is_transactional(), ProducerId::new(header.producer_id)) {
             (true, Ok(id)) => {
                 let epoch = ProducerEpoch::new(header.producer_epoch).expect("an epoch");
-                match partition.verification(id, epoch)? {
+                match partition.verification(id, epoch, header.base_sequence)? {
                     Verification::Needed(guard) => Some(guard),
                     Verification::Done => None,
                 }
