@@ -142,6 +142,25 @@ pub enum VerifyError {
     NotInTransaction,
 }
 
+impl VerifyError {
+    /// Whether the coordinator may confirm the same transaction when it is asked again.
+    pub fn is_retriable(self) -> bool {
+        match self {
+            Self::Coordinator(_) | Self::Refused(Refusal::Concurrent | Refusal::NoProducerId) => true,
+            Self::Refused(
+                Refusal::TransactionalId
+                | Refusal::Timeout
+                | Refusal::Mapping
+                | Refusal::Fenced
+                | Refusal::Epoch
+                | Refusal::State
+                | Refusal::NotFound,
+            )
+            | Self::NotInTransaction => false,
+        }
+    }
+}
+
 /// What all tasks of the host work with.
 struct Shared {
     env: Env,
@@ -315,7 +334,12 @@ impl Coordinators {
             Verification::Done => None,
             Verification::Needed(guard) => {
                 let asked = self.verify(transactional_id, (producer.id, producer.epoch), partition.id()).await;
-                asked.inspect_err(|_| partition.verification_failed(producer.id, guard))?;
+                // Another request may hold the same guard: only a definite no takes it away.
+                asked.inspect_err(|error| {
+                    if !error.is_retriable() {
+                        partition.verification_failed(producer.id, guard);
+                    }
+                })?;
                 Some(guard)
             }
         };

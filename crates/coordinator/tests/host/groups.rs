@@ -8,6 +8,7 @@ use forebay_coordinator::machine::group::{
     Caller, GroupError, Heartbeat, Join, JoinRefused, Joined, Leave, Leaver, List, Reply, Request, Sync, Synced,
 };
 use forebay_coordinator::machine::txn::{Outcome, TxnStatus};
+use forebay_log::Verification;
 use forebay_metadata::Command;
 use futures::future::join_all;
 
@@ -121,6 +122,32 @@ async fn offsets_of_a_transaction_wait_for_its_end() {
     }
     let own = life.own_partition(CoordinatorKind::Group, "readers").offsets().expect("open");
     assert_eq!(own.last_stable, own.high_watermark, "markers stand in the group's own partition too");
+}
+
+/// A commit that may be tried again leaves the guard to another one that holds it, and one that is refused takes it away.
+#[tokio::test(start_paused = true)]
+async fn a_guard_outlives_a_busy_coordinator() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    life.commit("readers", "orders", 5).await.expect("committed");
+    let producer = life.init("app").await.expect("a producer");
+    let own = life.own_partition(CoordinatorKind::Group, "readers");
+    let guard = || match own.verification(producer.id, producer.epoch) {
+        Ok(Verification::Needed(guard)) => guard,
+        other => panic!("{other:?}"),
+    };
+    let held = guard();
+    // More than its queue holds is asked of the transaction's coordinator before it can answer anything.
+    let asked = (producer.id, producer.epoch);
+    let busy = join_all((0..1_100).map(|_| life.coordinators.verify("app", asked, own.id())));
+    let commit = life.commit_in("app", producer, "readers", "orders", 6);
+    let (_, told) = tokio::task::unconstrained(futures::future::join(busy, commit)).await;
+    assert_eq!(told, Err(VerifyError::Coordinator(CoordinatorError::Unavailable)));
+    assert_eq!(guard(), held, "nothing was decided about the transaction");
+    let told = life.commit_in("app", producer, "readers", "orders", 6).await;
+    assert_eq!(told, Err(VerifyError::NotInTransaction));
+    assert_ne!(guard(), held, "the group was not added");
 }
 
 /// Staged offsets live through crash and stop, and end as their transaction does afterwards.
