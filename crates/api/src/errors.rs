@@ -21,6 +21,9 @@ const ABORTABLE_PRODUCE_VERSION: i16 = 11;
 /// The first Produce version that has INVALID_RECORD with the records' errors (KIP-467).
 const RECORD_ERRORS_PRODUCE_VERSION: i16 = 8;
 
+/// The first Fetch version that knows KAFKA_STORAGE_ERROR.
+const STORAGE_ERROR_FETCH_VERSION: i16 = 6;
+
 pub(crate) fn unavailable(why: Unavailable) -> ErrorCode {
     match why {
         Unavailable::Unknown => ErrorCode::UnknownTopicOrPartition,
@@ -77,6 +80,15 @@ pub(crate) fn verification(code: ErrorCode) -> ErrorCode {
         ErrorCode::InvalidTxnState => ErrorCode::TransactionAbortable,
         ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
         code if code.is_retriable() => ErrorCode::NotEnoughReplicas,
+        code => code,
+    }
+}
+
+/// A partition's code as a Fetch of this version may carry it: what old clients do not know sends them to look for the
+/// leader again, as in Kafka.
+pub(crate) fn fetch(code: ErrorCode, version: i16) -> ErrorCode {
+    match code {
+        ErrorCode::KafkaStorageError if version < STORAGE_ERROR_FETCH_VERSION => ErrorCode::NotLeaderOrFollower,
         code => code,
     }
 }
@@ -255,6 +267,16 @@ mod tests {
         assert_eq!(abortable.code_for(10), ErrorCode::InvalidTxnState);
         assert_eq!(refusal(ErrorCode::InvalidRecord).code_for(7), ErrorCode::CorruptMessage);
         assert_eq!(refusal(ErrorCode::InvalidRecord).code_for(8), ErrorCode::InvalidRecord);
+    }
+
+    /// An old consumer would fail on the code of a store that does not answer: it asks for the leader and comes back.
+    #[test]
+    fn an_old_fetch_is_told_to_look_for_the_leader() {
+        let no_store = log(&LogError::Cold(ColdError::Metadata(LookupError::Unavailable)));
+        let told = |version| fetch(no_store, version);
+        assert_eq!([4, 5].map(told), [ErrorCode::NotLeaderOrFollower; 2]);
+        assert_eq!([6, 17].map(told), [ErrorCode::KafkaStorageError; 2]);
+        assert_eq!(fetch(ErrorCode::OffsetOutOfRange, 4), ErrorCode::OffsetOutOfRange);
     }
 
     /// A producer is never sent to look for another coordinator, and is told of its fence by the code it knows.

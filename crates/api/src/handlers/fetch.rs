@@ -126,7 +126,7 @@ async fn read_all(asker: Asker<'_>, wanted: &[WantedTopic], terms: Terms) -> Rea
             let room = terms.bytes_max.saturating_sub(all.bytes);
             let partition = match read_one(asker, topic, wanted, terms, room, all.bytes == 0).await {
                 Ok(partition) => partition,
-                Err(code) => FetchPartition::error(wanted.index, code.code()),
+                Err(code) => FetchPartition::error(wanted.index, errors::fetch(code, terms.version).code()),
             };
             all.bytes += partition.records.iter().map(Bytes::len).sum::<usize>();
             all.urgent |= partition.error_code != 0 || partition.diverging_epoch.is_some();
