@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::errors::Refused;
 use crate::handlers::create_topics::{self, NewTopic, SUBMITS_IN_FLIGHT_MAX};
 use crate::handlers::in_order;
-use crate::lookup::{self, Collisions, text};
+use crate::lookup::{self, text};
 
 /// From here on topics may be asked for by id, and a topic may have no name in the answer.
 const TOPIC_ID_VERSION: i16 = 12;
@@ -56,8 +56,7 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
             if request.allow_auto_topic_creation && context.config.auto_create_topics() {
                 create_missing(context, &asked).await;
             }
-            let collisions = Collisions::new(context);
-            asked.into_iter().map(|asked| answer(context, asked, &collisions, operations)).collect()
+            asked.into_iter().map(|asked| answer(context, asked, operations)).collect()
         }
         _ => context.metadata.topics().list().iter().map(|row| known(context, row, operations)).collect(),
     };
@@ -123,7 +122,7 @@ async fn create_missing(context: &Context, asked: &[Asked]) {
     context.caught_up().await;
 }
 
-fn answer(context: &Context, asked: Asked, collisions: &Collisions<'_>, operations: i32) -> MetadataResponseTopic {
+fn answer(context: &Context, asked: Asked, operations: i32) -> MetadataResponseTopic {
     let failed = |code: ErrorCode| MetadataResponseTopic::default().with_error_code(code.code());
     match asked {
         Asked::Id(id) => match lookup::row_by_id(context, id) {
@@ -135,10 +134,8 @@ fn answer(context: &Context, asked: Asked, collisions: &Collisions<'_>, operatio
             Err(_) => failed(ErrorCode::InvalidTopicException).with_name(Some(name.into())),
             Ok(valid) => match context.metadata.topics().by_name(&valid) {
                 Some(row) => known(context, &row, operations),
-                // A name that collides with a topic's can never be one.
-                None if collisions.find(&valid).is_some() => {
-                    failed(ErrorCode::InvalidTopicException).with_name(Some(name.into()))
-                }
+                // Also where the name collides with a topic's and so cannot be one: INVALID_TOPIC_EXCEPTION would be
+                // fatal to a client that only asked.
                 None => failed(ErrorCode::UnknownTopicOrPartition).with_name(Some(name.into())),
             },
         },

@@ -198,7 +198,9 @@ async fn metadata_creates_and_tells() {
          metadata a operations -> a: 0 leader=1 epoch=0 operations=3576
          metadata b/c -> b/c: INVALID_TOPIC_EXCEPTION
          create x.y partitions=2 -> NONE
-         metadata x_y -> x_y: INVALID_TOPIC_EXCEPTION
+         # a name that collides cannot be created, which a client that asks does not fail on
+         metadata x_y -> x_y: UNKNOWN_TOPIC_OR_PARTITION
+         metadata x_y noauto -> x_y: UNKNOWN_TOPIC_OR_PARTITION
          # all of them
          metadata v=0 -> a: 0 leader=1 epoch=-1; x.y: 0 leader=1 epoch=-1, 1 leader=1 epoch=-1
          metadata all v=1 -> a: 0 leader=1 epoch=-1; x.y: 0 leader=1 epoch=-1, 1 leader=1 epoch=-1
