@@ -8,6 +8,9 @@ use forebay_wire::ErrorCode;
 /// The first TxnOffsetCommit version whose clients know COORDINATOR_LOAD_IN_PROGRESS (KAFKA-7296).
 const LOADING_TXN_OFFSET_COMMIT_VERSION: i16 = 2;
 
+/// The first TxnOffsetCommit version that knows TRANSACTION_ABORTABLE (KIP-890).
+const ABORTABLE_TXN_OFFSET_COMMIT_VERSION: i16 = 4;
+
 pub(crate) fn coordinator(error: CoordinatorError) -> ErrorCode {
     match error {
         CoordinatorError::Loading => ErrorCode::CoordinatorLoadInProgress,
@@ -69,6 +72,8 @@ pub(crate) fn txn_offset_commit(error: VerifyError, version: i16) -> ErrorCode {
             ErrorCode::CoordinatorNotAvailable
         }
         ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        // The older code is fatal to a client; by the newer one it aborts the transaction and goes on.
+        ErrorCode::InvalidTxnState if version >= ABORTABLE_TXN_OFFSET_COMMIT_VERSION => ErrorCode::TransactionAbortable,
         code => code,
     }
 }

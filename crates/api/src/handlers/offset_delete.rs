@@ -1,4 +1,6 @@
 //! OffsetDelete, key 47, version 0. KIP-496.
+//!
+//! Offsets of a topic that is gone cannot be deleted: they go with it.
 
 use forebay_coordinator::machine::group::{DeleteOffsets, Reply as GroupReply, Request};
 use forebay_types::TopicName;
@@ -9,17 +11,23 @@ use forebay_wire::kafka::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
 use crate::call::{Call, CallError, Reply};
 use crate::context::Context;
 use crate::errors;
+use crate::lookup;
 
 pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Reply, CallError> {
     let request: OffsetDeleteRequest = call.decode()?;
-    let asked: Vec<(&str, Vec<i32>)> = request
-        .topics
-        .iter()
-        .map(|topic| (topic.name.as_str(), topic.partitions.iter().map(|p| p.partition_index).collect()))
-        .collect();
-    // A group may hold offsets of topics that are gone: they can be deleted like any.
-    let topics = asked.iter().filter_map(|(name, partitions)| Some((TopicName::new(name).ok()?, partitions.clone())));
-    let delete = DeleteOffsets { group: request.group_id.as_str().to_owned(), topics: topics.collect() };
+    let exists = |name: &str| lookup::row(context, name).map(|row| row.name.clone());
+    let known: Vec<Option<TopicName>> = request.topics.iter().map(|topic| exists(&topic.name)).collect();
+    let delete = DeleteOffsets {
+        group: request.group_id.as_str().to_owned(),
+        topics: request
+            .topics
+            .iter()
+            .zip(&known)
+            .filter_map(|(topic, name)| {
+                Some((name.clone()?, topic.partitions.iter().map(|p| p.partition_index).collect()))
+            })
+            .collect(),
+    };
     let results = match context.coordinators.group(Request::DeleteOffsets(delete)).await {
         Ok(GroupReply::DeleteOffsets(Ok(results))) => results,
         Ok(GroupReply::DeleteOffsets(Err(error))) => return refuse(&call, errors::coordinator::group(error)),
@@ -27,18 +35,16 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
         Err(error) => return refuse(&call, errors::coordinator::coordinator(error)),
     };
     let mut results = results.into_iter();
-    let topics = request.topics.iter().map(|topic| {
-        let codes: Vec<(i32, ErrorCode)> = match TopicName::new(&topic.name) {
-            Ok(_) => {
+    let topics = request.topics.iter().zip(&known).map(|(topic, name)| {
+        let codes: Vec<(i32, ErrorCode)> = match name {
+            Some(_) => {
                 let deleted = results.next().expect("the coordinator answers for each topic");
                 let code = |(index, result): (i32, Result<(), _>)| {
                     (index, result.map_or_else(errors::coordinator::group, |()| ErrorCode::None))
                 };
                 deleted.partitions.into_iter().map(code).collect()
             }
-            Err(_) => {
-                topic.partitions.iter().map(|p| (p.partition_index, ErrorCode::UnknownTopicOrPartition)).collect()
-            }
+            None => topic.partitions.iter().map(|p| (p.partition_index, ErrorCode::UnknownTopicOrPartition)).collect(),
         };
         let partitions = codes.into_iter().map(|(index, code)| {
             OffsetDeleteResponsePartition::default().with_partition_index(index).with_error_code(code.code())

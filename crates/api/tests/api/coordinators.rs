@@ -539,10 +539,12 @@ async fn offsets_are_kept() {
          group readers nobody -> readers NONE Empty, nobody NONE Dead
          commit readers a/0=9 member=someone generation=3 -> UNKNOWN_MEMBER_ID
          commit fresh a/0=9 generation=3 -> ILLEGAL_GENERATION
-         forget readers a/0 -> NONE
+         forget readers a/0 nowhere/0 -> NONE UNKNOWN_TOPIC_OR_PARTITION
+         forget readers nowhere/0 -> UNKNOWN_TOPIC_OR_PARTITION
          forget nobody a/0 -> GROUP_ID_NOT_FOUND
          committed readers all -> a/1=7
          delete a -> NONE
+         forget readers a/1 -> UNKNOWN_TOPIC_OR_PARTITION
          committed readers a/1 -> a/1=-1
          committed readers all -> nothing
          create a partitions=2 -> NONE
@@ -571,6 +573,8 @@ async fn offsets_in_a_transaction() {
         "create a -> NONE
          init t -> id=0 epoch=0
          commit readers a/0=5 txn=t id=0 -> INVALID_TXN_STATE
+         # the first is fatal to a Java producer, the second aborts the transaction (KIP-890)
+         commit readers a/0=5 txn=t id=0 v=4 -> TRANSACTION_ABORTABLE
          enlist-group t readers id=7 -> INVALID_PRODUCER_ID_MAPPING
          enlist-group t readers id=0 -> NONE
          commit readers a/0=5 nowhere/0=1 txn=t id=0 -> NONE UNKNOWN_TOPIC_OR_PARTITION
