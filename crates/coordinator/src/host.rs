@@ -75,6 +75,9 @@ const LISTS_IN_FLIGHT_MAX: usize = 16;
 /// Partitions opened at once when the host starts. Each reads a few megabytes of its log at a time.
 const OPENS_IN_FLIGHT_MAX: usize = 8;
 
+/// Clocks that differ by more are not believed, in milliseconds: as in upkeep.
+const CLOCKS_DIFFERENCE_MAX_MS: u64 = 60_000;
+
 /// What an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostConfig {
@@ -180,6 +183,17 @@ struct Shared {
 impl Shared {
     fn now(&self) -> Now {
         Now { wall: self.env.now(), uptime: self.env.monotonic().duration_since(self.started) }
+    }
+
+    /// Whether the wall clock may be acted on (D10). A store that does not tell the time agrees with nobody.
+    fn clocks_agree(&self, now: Now) -> bool {
+        let theirs = self.store.now();
+        let agree =
+            theirs.is_some_and(|theirs| now.wall.as_millis().abs_diff(theirs.as_millis()) <= CLOCKS_DIFFERENCE_MAX_MS);
+        if !agree {
+            tracing::warn!(ours = %now.wall, ?theirs, "no offset or transactional id expires: this clock and the store's differ");
+        }
+        agree
     }
 
     fn instant(&self, uptime: Duration) -> Instant {

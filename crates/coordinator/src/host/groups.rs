@@ -4,6 +4,7 @@
 //! 1. A marker is appended by this task and told to the machine at once, so the machine sees commits in a transaction
 //!    and its end in log order.
 //! 2. A commit in a transaction is appended only while no marker has come past since it was verified (KIP-890).
+//! 3. Offsets expire only while this clock and the store's agree (D10). Members go by a clock that never jumps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -234,8 +235,10 @@ impl GroupTask {
         }
         if self.next_sweep <= now.uptime {
             self.next_sweep = now.uptime + self.shared.config.groups.sweep_interval;
-            let output = machine.sweep(now, self.ledger.end());
-            self.settle(output).await?;
+            if self.shared.clocks_agree(now) {
+                let output = machine.sweep(now, self.ledger.end());
+                self.settle(output).await?;
+            }
         }
         Ok(())
     }

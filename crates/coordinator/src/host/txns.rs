@@ -5,6 +5,7 @@
 //!    transaction does not wait for another's new one.
 //! 2. Of each ending transaction the markers are carried out at most once at a time; when the last is durable, the
 //!    machine is told in this task.
+//! 3. An id expires only while this clock and the store's agree (D10). Transactions time out by a clock that never jumps.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -24,12 +25,15 @@ use super::markers::carry_out;
 use super::seats::Progress;
 use super::snapshots::{Snapshots, Taken};
 use super::{Coordinators, Shared};
-use crate::machine::Token;
 use crate::machine::txn::{Answer, Input, Markers, Request, TxnLoader, TxnMachine, TxnOutput};
+use crate::machine::{Now, Token};
 
 /// Transactions of one machine whose markers are under way at once. Others wait in line: each is one that the machine
 /// holds as ending, so the line is no longer than the machine is large.
 const CARRIED_MAX: usize = 1_024;
+
+/// Between looks at clocks that do not agree, once an id would have expired.
+const CLOCKS_WAIT: Duration = Duration::from_mins(1);
 
 /// A request to a transaction machine.
 pub(super) struct TxnInput {
@@ -139,8 +143,7 @@ impl TxnTask {
         loop {
             let now = self.shared.now();
             if self.deadline.is_some_and(|deadline| deadline <= now.uptime) {
-                let output = machine.handle(now, Input::Tick);
-                self.settle(output, None).await?;
+                self.do_what_is_due(&mut machine, now).await?;
             }
             if self.ledger.records() >= self.shared.config.records_per_snapshot && self.snapshots.is_idle() {
                 machine = self.snapshot(machine).await;
@@ -167,6 +170,16 @@ impl TxnTask {
                 () = due => {}
             }
         }
+    }
+
+    async fn do_what_is_due(&mut self, machine: &mut TxnMachine, now: Now) -> Result<(), Ended> {
+        if self.shared.clocks_agree(now) {
+            return self.settle(machine.handle(now, Input::Tick), None).await;
+        }
+        self.settle(machine.handle(now, Input::TimeOuts), None).await?;
+        let again = now.uptime + CLOCKS_WAIT;
+        self.deadline = Some(self.deadline.map_or(again, |deadline| deadline.min(again)));
+        Ok(())
     }
 
     fn carry_next(&mut self) {

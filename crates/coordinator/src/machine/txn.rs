@@ -116,7 +116,15 @@ impl TxnMachine {
             Input::MarkersWritten { transactional_id, prepare_offset, partitions } => {
                 self.markers_written(now, &transactional_id, prepare_offset, &partitions, &mut out);
             }
-            Input::Tick => self.tick(now, &mut out),
+            Input::Tick => {
+                self.time_out(now, &mut out);
+                self.expire(now, &mut out);
+            }
+            Input::TimeOuts => {
+                self.time_out(now, &mut out);
+                out.deadline = self.timers.first_timeout();
+                return out;
+            }
         }
         out.deadline = self.timers.deadline(now);
         out
@@ -196,11 +204,14 @@ impl TxnMachine {
         slot
     }
 
-    fn tick(&mut self, now: Now, out: &mut TxnOutput) {
+    fn time_out(&mut self, now: Now, out: &mut TxnOutput) {
         for _ in 0..TICK_IDS_MAX {
             let Some(slot) = self.timers.timed_out(now) else { break };
             self.fence(now, slot, out);
         }
+    }
+
+    fn expire(&mut self, now: Now, out: &mut TxnOutput) {
         for _ in 0..TICK_IDS_MAX {
             let Some(slot) = self.timers.take_watched(now) else { break };
             self.expire_or_watch(now, slot, out);

@@ -210,6 +210,27 @@ async fn offsets_go_with_their_topic() {
     }
 }
 
+/// A clock that jumps ahead of the retention drops no offsets: time is acted on while the store's clock agrees.
+#[tokio::test(start_paused = true)]
+async fn offsets_do_not_expire_by_a_clock_that_jumped() {
+    const JUMP: Duration = Duration::from_mins(20);
+    let jump = i64::try_from(JUMP.as_millis()).expect("minutes");
+    let mut world = World::new();
+    world.config.groups.offsets_retention = Some(JUMP / 2);
+    world.config.groups.sweep_interval = Duration::from_secs(10);
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    life.commit("readers", "orders", 5).await.expect("committed");
+    world.clock.jump(jump);
+    life.env.sleep(Duration::from_mins(1)).await;
+    assert_eq!(life.fetch("readers", "orders", false).await, Ok(Some(5)), "committed a minute ago");
+    world.clock.jump(-jump);
+    life.env.sleep(Duration::from_mins(1)).await;
+    assert_eq!(life.fetch("readers", "orders", false).await, Ok(Some(5)));
+    life.env.sleep(JUMP).await;
+    assert_eq!(life.fetch("readers", "orders", false).await, Ok(None));
+}
+
 /// More than a machine's queue holds is told to come back, and what was taken is answered.
 #[tokio::test(start_paused = true)]
 async fn an_overloaded_coordinator_refuses_what_it_cannot_hold() {

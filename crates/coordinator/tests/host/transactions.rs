@@ -147,6 +147,32 @@ async fn time_and_deletion_end_transactions() {
     assert_eq!(life.end(ID, producer, Outcome::Commit).await, Err(Refusal::Fenced), "the time-out has fenced it");
 }
 
+/// A clock that jumps ahead of an id's expiration forgets none: time is acted on while the store's clock agrees.
+#[tokio::test(start_paused = true)]
+async fn an_id_does_not_expire_by_a_clock_that_jumped() {
+    const JUMP: Duration = Duration::from_mins(20);
+    let jump = i64::try_from(JUMP.as_millis()).expect("minutes");
+    let mut world = World::new();
+    world.config.txns.expiration_ms = jump / 2;
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    let producer = life.init(ID).await.expect("a producer");
+    world.clock.jump(jump);
+    assert_eq!(life.status(ID).await, Ok(TxnStatus::Empty));
+    life.env.sleep(Duration::from_mins(2)).await;
+    assert_eq!(life.status(ID).await, Ok(TxnStatus::Empty), "it was used two minutes ago");
+    // What counts by a clock that does not jump goes on meanwhile.
+    life.add(ID, producer, "orders", PartitionIndex::ZERO).await.expect("added");
+    life.env.sleep(Duration::from_secs(61)).await;
+    assert_eq!(life.settled(ID).await, TxnStatus::CompleteAbort);
+    // Idle for long enough by clocks that agree; the last record's time is ahead of them by the jump.
+    world.clock.jump(-jump);
+    life.env.sleep(JUMP).await;
+    assert_eq!(life.status(ID).await, Ok(TxnStatus::CompleteAbort));
+    life.env.sleep(JUMP).await;
+    assert_eq!(life.status(ID).await, Err(Refusal::NotFound));
+}
+
 /// Ten thousand ids, most of them idle: a life that stopped in order opens them from a snapshot, one that crashed from
 /// the log, and both know every one.
 #[tokio::test(start_paused = true)]

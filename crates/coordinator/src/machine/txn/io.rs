@@ -99,9 +99,12 @@ pub enum Input {
     Request { token: Token, request: Request },
     /// The markers of these partitions are durable, or their topic is gone for good. Repeats and strays change nothing.
     MarkersWritten { transactional_id: String, prepare_offset: Offset, partitions: Vec<TxnPartition> },
-    /// Time went on: due at [`TxnOutput::deadline`]. Only a tick aborts or expires anything, so a host that doubts its
-    /// clock withholds it.
+    /// Time went on: due at [`TxnOutput::deadline`]. Only this and [`Input::TimeOuts`] abort anything, and only this
+    /// expires an id.
     Tick,
+    /// As a tick, for a host that doubts its wall clock: transactions time out, nothing expires. The deadline in its
+    /// output is that of the first time-out; when to ask about ids again is the host's affair.
+    TimeOuts,
 }
 
 #[derive(Clone, Debug)]

@@ -65,9 +65,14 @@ impl Timers {
         Some(slot)
     }
 
+    /// The uptime at which the first open transaction falls due.
+    pub fn first_timeout(&self) -> Option<Duration> {
+        self.timeouts.first().map(|(deadline, _)| *deadline)
+    }
+
     /// The uptime at which the first of all falls due.
     pub fn deadline(&self, now: Now) -> Option<Duration> {
-        let timeout = self.timeouts.first().map(|(deadline, _)| *deadline);
+        let timeout = self.first_timeout();
         let expiry = self.expiry.first_key_value().map(|(bucket, _)| {
             let left_ms = end_of(*bucket, self.bucket_ms).millis_since(now.wall);
             now.uptime + Duration::from_millis(left_ms.unsigned_abs())
