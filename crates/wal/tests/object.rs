@@ -10,7 +10,7 @@ use forebay_env::Env;
 use forebay_env::simulated::{self, SimDisk, Trace};
 use forebay_format::ObjectName;
 use forebay_store::{Fault, FaultRates, Key, Operation, Store};
-use forebay_types::{LogId, WalSequence};
+use forebay_types::{ByteSize, LogId, WalSequence};
 use forebay_wal::conformance::{Decays, Medium, Numbered, owner};
 use forebay_wal::providers::object::{ObjectConfig, ObjectProvider, ObjectSealer};
 use forebay_wal::{
@@ -137,6 +137,49 @@ async fn uncommitted_objects_are_bounded() {
     let position = append(&wal, 5, 300).await.expect("admitted after a commit");
     wal.durable(position).await.expect("written");
     assert_eq!(published.0.lock().len(), 6);
+}
+
+/// Batches stay in memory until they are committed, so that their bytes are bounded and not only their objects.
+#[tokio::test(start_paused = true)]
+async fn uncommitted_bytes_are_bounded() {
+    assert_eq!(ObjectConfig::default().bytes_uncommitted_max, ByteSize::mib(256));
+    let bucket = InBucket::new(3, FaultRates::default());
+    let config = ObjectConfig { bytes_uncommitted_max: ByteSize::new(1 << 20), ..bucket.config };
+    let (wal, published) = start(&bucket, config);
+    assert_eq!(wal.room(), 1 << 20);
+    let mut written = 0;
+    while let Some(appended) = env().timeout(Duration::from_mins(1), append(&wal, written, 200_000)).await {
+        wal.durable(appended.expect("running")).await.expect("written");
+        written += 1;
+        assert!(written <= 5, "six of them are more than a MiB");
+    }
+    assert_eq!(published.0.lock().len() as u64, written);
+    assert!((4..=5).contains(&written) && wal.room() < 400_000, "{written} written, {} of room", wal.room());
+    wal.trim(WalSequence::new(1));
+    let position = append(&wal, written, 200_000).await.expect("admitted after a commit");
+    wal.durable(position).await.expect("written");
+}
+
+/// What one admission brought in may be more than there is room for: the groups wait in their order, and one that is
+/// larger than the whole bound goes alone.
+#[tokio::test(start_paused = true)]
+async fn groups_without_room_wait_in_order() {
+    let bucket = InBucket::new(3, FaultRates::default());
+    let config = ObjectConfig { bytes_uncommitted_max: ByteSize::new(1 << 20), group_bytes_max: 1, ..bucket.config };
+    let (wal, published) = start(&bucket, config);
+    let mut admission = wal.admit(1).await.expect("running");
+    let mut last = forebay_types::WalPosition::START;
+    for (number, size) in (0..).zip([700_000, 2_000_000, 300, 300]) {
+        last = wal.append(&mut admission, Numbered { epoch: owner(1).epoch, number }.entry(size));
+    }
+    let came = || published.0.lock().len();
+    for (groups, trim) in [(1, 0), (2, 1)] {
+        assert!(env().timeout(Duration::from_mins(1), wal.durable(last)).await.is_none(), "the rest has no room");
+        assert_eq!(came(), groups);
+        wal.trim(WalSequence::new(trim));
+    }
+    wal.durable(last).await.expect("written");
+    assert_eq!(came(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 //! while appends wait. Cancellation: a dropped create may happen; its number is then found by the sealer. Crash:
 //! numbers in flight may leave gaps, the epoch ends at the lowest one.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use forebay_env::{Env, FailPoint};
 use forebay_format::{EncodedObject, Fence, ObjectHead, ObjectName, ObjectWriter, SectionHead};
 use forebay_store::{Body, CreateError, Key, Store, create_exact};
-use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
+use forebay_types::{BrokerEpoch, BrokerId, ByteSize, WalSequence};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -25,6 +26,10 @@ pub use seal::ObjectSealer;
 
 /// Bytes of batches that are encoded without leaving the runtime's thread: a checksum of them takes half a millisecond.
 const ENCODE_INLINE_BYTES_MAX: usize = 4 << 20;
+
+/// Batches stay in memory until their object is committed. As much as the `disk` kind's room is by default, so that a
+/// broker's memory does not depend on its WAL: sixteen full groups, four times what is in flight.
+const BYTES_UNCOMMITTED_MAX: ByteSize = ByteSize::mib(256);
 
 /// Pause before a create is tried again after the store's own retries have given up.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -41,6 +46,8 @@ pub struct ObjectConfig {
     pub group_bytes_max: usize,
     /// U: objects written and not yet trimmed. Bounds what a sealer has to read.
     pub groups_uncommitted_max: NonZeroUsize,
+    /// Bytes of batches in objects written and not yet trimmed. Bounds memory. A group larger than it is written alone.
+    pub bytes_uncommitted_max: ByteSize,
     /// A planted bug: a group counts as written although a sealer's fence has its number.
     pub sabotage_ignore_fence: bool,
 }
@@ -54,6 +61,7 @@ impl Default for ObjectConfig {
             groups_per_second_max: count(10),
             group_bytes_max: 16 << 20,
             groups_uncommitted_max: count(1_000),
+            bytes_uncommitted_max: BYTES_UNCOMMITTED_MAX,
             sabotage_ignore_fence: false,
         }
     }
@@ -66,34 +74,70 @@ pub struct ObjectProvider {
     owner: WalOwner,
     config: ObjectConfig,
     progress: Mutex<Progress>,
-    trimmed: Notify,
+    /// Something was trimmed, or it is the next group's turn to start.
+    moved: Notify,
 }
 
+/// Groups that have started and are not trimmed.
 #[derive(Default)]
 struct Progress {
     /// Exclusive.
     started: WalSequence,
-    /// Exclusive.
-    trimmed: WalSequence,
+    /// Bytes of the batches of each one, the oldest first.
+    sizes: VecDeque<u64>,
+    /// The sum of `sizes`.
+    bytes: u64,
+}
+
+impl Progress {
+    /// Takes a group in, if it is its turn and there is room. In order: one that overtook could take the room for good
+    /// that the one before it waits for, as nothing above a waiting group is ever committed.
+    fn start(&mut self, sequence: WalSequence, bytes: u64, config: &ObjectConfig) -> bool {
+        let fits = self.sizes.is_empty() || self.bytes.saturating_add(bytes) <= config.bytes_uncommitted_max.get();
+        if sequence != self.started || self.sizes.len() >= config.groups_uncommitted_max.get() || !fits {
+            return false;
+        }
+        self.started = sequence.next();
+        self.sizes.push_back(bytes);
+        self.bytes += bytes;
+        true
+    }
+
+    fn trim(&mut self, through: WalSequence) {
+        assert!(through < self.started, "only what was written is trimmed: {through}");
+        let kept = self.started.get() - through.next().get();
+        while self.sizes.len() as u64 > kept {
+            self.bytes -= self.sizes.pop_front().expect("longer than what is kept");
+        }
+    }
+
+    fn room(&self, config: &ObjectConfig) -> u64 {
+        if self.sizes.len() >= config.groups_uncommitted_max.get() {
+            return 0;
+        }
+        config.bytes_uncommitted_max.get().saturating_sub(self.bytes)
+    }
+}
+
+fn batch_bytes(group: &Group) -> usize {
+    group.entries.iter().map(|entry| entry.records.len()).sum()
 }
 
 impl ObjectProvider {
     /// The writer of a fresh broker epoch: none of its numbers is in the bucket.
     pub fn new(env: &Env, store: Arc<dyn Store>, owner: WalOwner, config: ObjectConfig) -> Self {
-        Self { env: env.clone(), store, owner, config, progress: Mutex::default(), trimmed: Notify::new() }
+        Self { env: env.clone(), store, owner, config, progress: Mutex::default(), moved: Notify::new() }
     }
 
-    async fn wait_for_commits(&self, sequence: WalSequence) {
+    /// Waits until what is uncommitted leaves room for a group.
+    async fn wait_for_commits(&self, sequence: WalSequence, bytes: u64) {
         loop {
-            let trimmed = self.trimmed.notified();
-            {
-                let mut progress = self.progress.lock();
-                if sequence.get() - progress.trimmed.get() < self.config.groups_uncommitted_max.get() as u64 {
-                    progress.started = sequence.next();
-                    return;
-                }
+            let moved = self.moved.notified();
+            if self.progress.lock().start(sequence, bytes, &self.config) {
+                self.moved.notify_waiters();
+                return;
             }
-            trimmed.await;
+            moved.await;
         }
     }
 
@@ -106,8 +150,7 @@ impl ObjectProvider {
             generation: 0,
             written_at: self.env.now(),
         };
-        let bytes: usize = group.entries.iter().map(|e| e.records.len()).sum();
-        if bytes <= ENCODE_INLINE_BYTES_MAX {
+        if batch_bytes(&group) <= ENCODE_INLINE_BYTES_MAX {
             return encode(head, &group);
         }
         self.env.blocking("wal-encode", move || encode(head, &group)).await
@@ -169,14 +212,12 @@ impl Provider for ObjectProvider {
     }
 
     fn room(&self) -> u64 {
-        let progress = self.progress.lock();
-        let uncommitted = progress.started.get() - progress.trimmed.get();
-        if uncommitted < self.config.groups_uncommitted_max.get() as u64 { u64::MAX } else { 0 }
+        self.progress.lock().room(&self.config)
     }
 
     async fn write(&self, group: Group) -> Result<Written, WalError> {
         let sequence = group.sequence;
-        self.wait_for_commits(sequence).await;
+        self.wait_for_commits(sequence, batch_bytes(&group) as u64).await;
         let object = self.encode(group).await;
         let key = key_of(self.owner.broker, self.owner.epoch, sequence);
         self.env.fail_point(FailPoint::WalBeforeWrite);
@@ -210,10 +251,7 @@ impl Provider for ObjectProvider {
     }
 
     fn trim(&self, through: WalSequence) {
-        let mut progress = self.progress.lock();
-        assert!(through < progress.started, "only what was written is trimmed: {through}");
-        progress.trimmed = progress.trimmed.max(through.next());
-        drop(progress);
-        self.trimmed.notify_waiters();
+        self.progress.lock().trim(through);
+        self.moved.notify_waiters();
     }
 }
