@@ -230,6 +230,27 @@ async fn a_wal_without_room_waits_for_a_trim_and_uses_its_segments_again() {
     assert_eq!(replayed(sealed).await, (all - 4..all).collect::<Vec<_>>());
 }
 
+/// Two segments, all of it trimmed and the current one nearly full: admissions that are all that may be in flight are
+/// given, as nothing is left to trim that could make room for them.
+#[tokio::test(start_paused = true)]
+async fn a_trimmed_wal_of_two_segments_admits_all_that_may_be_in_flight() {
+    let disk = new_disk();
+    let two = DiskConfig { total: ByteSize::new(512 << 10), ..disk_config("/wal") };
+    let wal = open(&disk, two).await.expect("opens");
+    let half = usize::try_from(wal.room() / 2).expect("fits");
+    for blocks in 1..=4 {
+        let next = wal.appended_position().get();
+        write(&wal, next..next + blocks, 60_000).await.expect("written");
+        wal.trim(WalSequence::new(wal.durable_position().get() - 1));
+        let both = async {
+            let (first, second) = tokio::join!(wal.admit(half / 2), wal.admit(half - half / 2));
+            (first.is_ok(), second.is_ok())
+        };
+        let given = env(&disk).timeout(Duration::from_mins(1), both).await;
+        assert_eq!(given, Some((true, true)), "{blocks} more blocks, {} bytes of room", wal.room());
+    }
+}
+
 /// The largest batch fits a segment also where the group before it held as many logs as a group can.
 #[tokio::test(start_paused = true)]
 async fn the_largest_batch_fits_behind_the_widest_group() {

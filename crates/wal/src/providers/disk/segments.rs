@@ -137,10 +137,15 @@ impl Segments {
         }
     }
 
-    /// Bytes that blocks can take up before a trim is needed.
+    /// Bytes that blocks can take up before a trim is needed. With everything trimmed it is the whole, however full the
+    /// current segment is: the first block that does not fit frees it. Those who wait for room would wait for ever
+    /// otherwise, as there is nothing left to trim.
     pub fn room(&self) -> u64 {
         let usable = self.segment_bytes - SECTOR_SIZE as u64;
-        let current = self.current.as_ref().map_or(0, |c| c.file.size - c.position);
+        let current = self
+            .current
+            .as_ref()
+            .map_or(0, |c| if Some(c.last) <= self.trimmed { usable } else { c.file.size - c.position });
         let unmade =
             if self.may_grow { (self.total_bytes / self.segment_bytes).saturating_sub(self.count()) } else { 0 };
         current + (self.free.len() as u64 + unmade) * usable
@@ -193,6 +198,21 @@ mod tests {
         assert_eq!(place(&folder, &mut segments, 3, 15), "wait", "block 1 is still needed");
         segments.trim(WalSequence::new(1));
         assert_eq!(place(&folder, &mut segments, 3, 15), "slot 0 segment 2 sector 1 opens");
+    }
+
+    /// A current segment that is nearly full and wholly trimmed is room, also where it is the only one there can be.
+    #[test]
+    fn with_everything_trimmed_the_room_is_the_whole() {
+        let whole = 2 * (SEGMENT - 4096);
+        let (folder, mut segments) = segments(2 * SEGMENT);
+        place(&folder, &mut segments, 0, 14);
+        assert_eq!(segments.room(), whole - 14 * 4096);
+        segments.trim(WalSequence::new(0));
+        assert_eq!(segments.room(), whole);
+        segments.cannot_grow();
+        assert_eq!(segments.room(), whole / 2);
+        assert_eq!(place(&folder, &mut segments, 1, 15), "slot 0 segment 1 sector 1 opens");
+        assert_eq!(segments.room(), 0);
     }
 
     #[test]
