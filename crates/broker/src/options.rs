@@ -4,7 +4,7 @@
 //! anything is touched (D20). Leaves to others: the configuration's keys (`api::config`), flags and files (`cli`).
 //!
 //! Invariants:
-//! 1. Options that pass [`BrokerOptions::check`] never send a client to a wildcard address.
+//! 1. Options that pass [`BrokerOptions::check`] never send a client to a wildcard address, or to port 0.
 //! 2. Plaintext leaves the machine only where somebody asked for it by name.
 
 use std::collections::BTreeMap;
@@ -151,6 +151,11 @@ pub enum OptionsError {
     )]
     WildcardAdvertised { address: ListenAddress },
     #[error(
+        "clients cannot connect to {address}, which advertised.listeners (--advertise) would tell them to: set it to a \
+         host that they reach this machine by, and to the port that they reach it on"
+    )]
+    Advertised { address: HostPort },
+    #[error(
         "a batch of {batch} bytes, which message.max.bytes allows, does not fit a segment of the write-ahead log: set \
          forebay.wal.segment.bytes ({segment}) to {least} or more, or message.max.bytes to {most} or less"
     )]
@@ -226,10 +231,13 @@ impl BrokerOptions {
                 Exposure::Serve { plaintext_public: true } => {}
             }
         }
-        if self.kafka.is_wildcard() && self.advertised.is_none() {
-            return Err(OptionsError::WildcardAdvertised { address: self.kafka });
+        match &self.advertised {
+            None if self.kafka.is_wildcard() => Err(OptionsError::WildcardAdvertised { address: self.kafka }),
+            Some(told) if told.port == 0 || told.host.parse().is_ok_and(is_wildcard) => {
+                Err(OptionsError::Advertised { address: told.clone() })
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What clients are told to connect to, now that the port is known.
@@ -265,7 +273,7 @@ impl ListenAddress {
     }
 
     fn is_wildcard(&self) -> bool {
-        matches!(self.host, ListenHost::Ip(ip) if ip.to_canonical().is_unspecified())
+        matches!(self.host, ListenHost::Ip(ip) if is_wildcard(ip))
     }
 
     /// The address to bind first, at `port`.
@@ -283,6 +291,10 @@ impl ListenAddress {
             ListenHost::Ip(_) => None,
         }
     }
+}
+
+fn is_wildcard(ip: IpAddr) -> bool {
+    ip.to_canonical().is_unspecified()
 }
 
 impl fmt::Display for ListenHost {
@@ -437,6 +449,16 @@ mod tests {
              they are to use with advertised.listeners (--advertise HOST:PORT)"
         );
         assert_eq!(told(&[every, ("advertised.listeners", "PLAINTEXT://kafka.example:9092")], OPEN), "fine");
+        for address in ["0.0.0.0:9092", "[::]:9092", "[::ffff:0.0.0.0]:9092", "kafka.example:0"] {
+            let expected = format!(
+                "clients cannot connect to {address}, which advertised.listeners (--advertise) would tell them to: set it \
+                 to a host that they reach this machine by, and to the port that they reach it on"
+            );
+            let advertised = format!("PLAINTEXT://{address}");
+            for exposure in [OPEN, Exposure::Dev] {
+                assert_eq!(told(&[("advertised.listeners", &advertised)], exposure), expected);
+            }
+        }
         assert!(told(&[("forebay.admin.listener", "[::]:9640")], Exposure::Dev).starts_with("the admin listener on"));
         assert_eq!(
             told(&[("listeners", "PLAINTEXT://kafka.example:9092")], OPEN),
