@@ -62,6 +62,8 @@ async fn listen(env: &Env, address: std::net::SocketAddr) -> Result<Arc<dyn List
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
     use forebay_api::HostPort;
     use forebay_env::real;
 
@@ -71,13 +73,20 @@ mod tests {
         ListenAddress::new(&text.parse::<HostPort>().expect(text)).expect(text)
     }
 
-    /// Port 0 on localhost gives one port for all loopback addresses that the machine has, and a taken port is named.
+    /// Port 0 on localhost gives one port for all loopback addresses that the machine has, of both families where it has
+    /// both, and a taken port is named.
     #[tokio::test]
     async fn localhost_is_one_port_on_both_families() {
         let env = real::env();
+        let has_ipv6 = env.network().listen((Ipv6Addr::LOCALHOST, 0).into()).await.is_ok();
         let bound = bind(&env, address("localhost:0")).await.expect("a free port");
         let port = bound[0].local_addr().port();
-        assert!(port != 0 && bound.iter().all(|listener| listener.local_addr().port() == port));
+        assert_ne!(port, 0);
+        let mut expected: Vec<SocketAddr> = vec![(Ipv4Addr::LOCALHOST, port).into()];
+        if has_ipv6 {
+            expected.push((Ipv6Addr::LOCALHOST, port).into());
+        }
+        assert_eq!(bound.iter().map(|listener| listener.local_addr()).collect::<Vec<_>>(), expected);
         for listener in &bound {
             env.network().connect(&listener.local_addr().to_string()).await.expect("bound is connectable");
         }
