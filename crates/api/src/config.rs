@@ -60,6 +60,8 @@ pub enum BrokerRule {
 pub enum BrokerConfigError {
     #[error("unknown broker config {name}{}", nearest::hint(*nearest))]
     Unknown { name: String, nearest: Option<&'static str> },
+    #[error("the environment variable {name} is of no broker config{}", nearest::hint(nearest.as_deref()))]
+    Variable { name: String, nearest: Option<String> },
     #[error("invalid value {value:?} for broker config {name}: it must be {wanted}")]
     Value { name: &'static str, value: String, wanted: String },
     #[error("the broker's defaults for topics cannot be: {0}")]
@@ -136,16 +138,43 @@ pub fn synonyms(topic: &ConfigKey) -> Vec<(&'static str, i64)> {
     topic.synonym.map(|name| (name, 1)).into_iter().chain(coarser.iter().copied()).collect()
 }
 
+/// What the environment's names of keys begin with.
+const ENVIRONMENT_PREFIX: &str = "FOREBAY_";
+
 /// The environment's name of a key: `FOREBAY_NODE_ID` for `node.id`, `FOREBAY_BUCKET` for `forebay.bucket`.
 pub fn environment_name(key: &str) -> String {
     let short = key.strip_prefix("forebay.").unwrap_or(key);
-    format!("FOREBAY_{}", short.replace('.', "_").to_ascii_uppercase())
+    format!("{ENVIRONMENT_PREFIX}{}", short.replace('.', "_").to_ascii_uppercase())
 }
 
-/// Keys that the environment sets. Other variables are somebody else's.
-pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+/// Keys that the environment sets. Variables without our prefix are somebody else's; `others` have it and are no keys.
+///
+/// # Errors
+/// A variable with our prefix is of no key: names the nearest one that is.
+pub fn from_environment(
+    variables: impl Iterator<Item = (String, String)>,
+    others: &[&str],
+) -> Result<BTreeMap<String, String>, BrokerConfigError> {
     let names: BTreeMap<String, &'static str> = keys().map(|key| (environment_name(key.name), key.name)).collect();
-    variables.filter_map(|(name, value)| Some(((*names.get(&name)?).to_owned(), value))).collect()
+    let mut set = BTreeMap::new();
+    for (name, value) in variables {
+        if let Some(key) = names.get(&name) {
+            set.insert((*key).to_owned(), value);
+        } else if name.starts_with(ENVIRONMENT_PREFIX) && !others.contains(&&*name) && !is_service_link(&name) {
+            let nearest = nearest::nearest(&name, names.keys().map(String::as_str)).map(str::to_owned);
+            return Err(BrokerConfigError::Variable { name, nearest });
+        }
+    }
+    Ok(set)
+}
+
+/// What Kubernetes puts into every container about a service whose name begins with "forebay":
+/// `FOREBAY_SERVICE_HOST`, `FOREBAY_SERVICE_PORT_KAFKA`, `FOREBAY_PORT_9092_TCP_ADDR`.
+fn is_service_link(name: &str) -> bool {
+    let (_, behind) = name.rsplit_once("_PORT").unwrap_or(("", "none"));
+    let of_a_port = behind.is_empty()
+        || behind.strip_prefix('_').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || of_a_port
 }
 
 impl BrokerKey {
@@ -464,13 +493,35 @@ mod tests {
         assert_eq!(retention(&[("log.retention.hours", "-1")]), Some("-1".into()));
     }
 
-    /// Keys come from the environment under derived names, and what is not ours is left alone.
+    /// Keys come from the environment under derived names, what is not ours is left alone, and a slip is told.
     #[test]
     fn the_environment_has_every_key() {
-        let variables = [("FOREBAY_BUCKET", "memory:"), ("FOREBAY_NODE_ID", "7"), ("HOME", "/"), ("FOREBAY_X", "1")];
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let config = BrokerConfig::parse(&from_environment(variables)).expect("legal");
+        let read = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            from_environment(variables, &["FOREBAY_OTHER"]).map_err(|error| error.to_string())
+        };
+        let variables =
+            [("FOREBAY_BUCKET", "memory:"), ("FOREBAY_NODE_ID", "7"), ("HOME", "/"), ("FOREBAY_OTHER", "1")];
+        let config = BrokerConfig::parse(&read(&variables).expect("known")).expect("legal");
         assert_eq!((config.bucket(), config.node_id()), (Some("memory:"), 7));
+        let links = [
+            "FOREBAY_SERVICE_HOST",
+            "FOREBAY_KAFKA_SERVICE_PORT_ADMIN",
+            "FOREBAY_PORT",
+            "FOREBAY_PORT_9092_TCP",
+            "FOREBAY_KAFKA_PORT_9092_TCP_ADDR",
+        ];
+        assert_eq!(read(&links.map(|name| (name, "10.0.0.1"))), Ok(BTreeMap::new()));
+        assert_eq!(
+            read(&[("FOREBAY_WAL_MAX_BYTE", "1")]),
+            Err("the environment variable FOREBAY_WAL_MAX_BYTE is of no broker config; did you mean \
+                 FOREBAY_WAL_MAX_BYTES?"
+                .into())
+        );
+        assert_eq!(
+            read(&[("FOREBAY_X", "1")]),
+            Err("the environment variable FOREBAY_X is of no broker config".into())
+        );
         let of_wal =
             ["forebay.wal.max.bytes", "forebay.wal.segment.bytes", "forebay.upload.bytes", "forebay.upload.ms"];
         assert_eq!(

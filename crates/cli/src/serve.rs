@@ -45,7 +45,7 @@ pub struct ServeArgs {
 
 pub async fn dev(env: &Env, args: DevArgs, format: Format) -> Result<Exit> {
     logs::start(args.log_level);
-    let config = settings::resolve(&args.flags, settings::environment(), BTreeMap::new(), &DEV_DEFAULTS)?;
+    let config = settings::resolve(&args.flags, settings::environment()?, BTreeMap::new(), &DEV_DEFAULTS)?;
     let options = BrokerOptions::from_config(config, Exposure::Dev).map_err(|error| usage(error.to_string()))?;
     run(env, options, format).await
 }
@@ -53,7 +53,7 @@ pub async fn dev(env: &Env, args: DevArgs, format: Format) -> Result<Exit> {
 pub async fn serve(env: &Env, args: ServeArgs, format: Format) -> Result<Exit> {
     logs::start(args.log_level);
     let file = settings::read_file(&args.config)?;
-    let config = settings::resolve(&args.flags, settings::environment(), file, &[])?;
+    let config = settings::resolve(&args.flags, settings::environment()?, file, &[])?;
     let exposure = Exposure::of_serve(&config);
     let options = BrokerOptions::from_config(config, exposure).map_err(|error| usage(error.to_string()))?;
     run(env, options, format).await

@@ -88,12 +88,15 @@ pub fn resolve(
     BrokerConfig::parse(&merged).map_err(|error| usage(error.to_string()))
 }
 
-/// The keys that this process's environment sets.
-pub fn environment() -> BTreeMap<String, String> {
+/// Variables with our prefix that are no keys of a broker: the default of `-b`.
+const OTHER_VARIABLES: [&str; 1] = ["FOREBAY_BOOTSTRAP_SERVER"];
+
+/// The keys that this process's environment sets, each of them known.
+pub fn environment() -> Result<BTreeMap<String, String>> {
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
-    from_environment(std::env::vars_os().filter_map(text))
+    from_environment(std::env::vars_os().filter_map(text), &OTHER_VARIABLES).map_err(|error| usage(error.to_string()))
 }
 
 /// The keys of a properties file, each of them known.

@@ -124,6 +124,11 @@ fn a_file_that_cannot_be_followed_is_refused() {
     let (code, _, error) = told(&variable.env("FOREBAY_UPLOAD_MS", "0").output().expect("the binary runs"));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("forebay.upload.ms"), "{error}");
+    let mut variable = place.serve("");
+    variable.env("FOREBAY_BOOTSTRAP_SERVER", "other:9092").env("FOREBAY_UPLOAD_SM", "1");
+    let (code, _, error) = told(&variable.output().expect("the binary runs"));
+    assert_eq!(code, 2, "{error}");
+    assert!(error.contains("FOREBAY_UPLOAD_SM is of no broker config; did you mean FOREBAY_UPLOAD_MS?"), "{error}");
     assert!(!place.data().exists(), "nothing was made");
 }
 

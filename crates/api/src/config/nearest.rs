@@ -1,7 +1,7 @@
 //! The key that somebody probably meant.
 
 /// The candidate with the fewest edits from `name`, if these are few for its length.
-pub(super) fn nearest(name: &str, candidates: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let far = name.len() / 4;
     candidates.map(|c| (distance(name, c), c)).filter(|(d, _)| *d <= far).min().map(|(_, c)| c)
 }
