@@ -49,6 +49,8 @@ pub enum BrokerRule {
         high: i64,
     },
     Text,
+    /// One folder, where Kafka takes a list of them.
+    Folder,
     /// `HOST:PORT`.
     HostPort,
     /// `PLAINTEXT://HOST:PORT`; may be empty where the default is.
@@ -185,6 +187,8 @@ impl BrokerKey {
         };
         match self.rule {
             BrokerRule::Text => Ok(()),
+            BrokerRule::Folder if !value.trim().is_empty() && !value.contains(',') => Ok(()),
+            BrokerRule::Folder => refuse("one folder: name the one on the fastest disk, the bucket holds the history"),
             BrokerRule::Units { unit, low, high } => match value.trim().parse::<i64>() {
                 Ok(bytes) if (low..=high).contains(&bytes) && bytes % unit == 0 => Ok(()),
                 _ => refuse(&format!("a multiple of {unit} from {low} to {high}")),
@@ -436,6 +440,18 @@ mod tests {
                 "num.partitions",
                 "0",
                 "invalid value \"0\" for broker config num.partitions: it must be a whole number from 1 to 4000",
+            ),
+            (
+                "log.dirs",
+                "/d1,/d2",
+                "invalid value \"/d1,/d2\" for broker config log.dirs: it must be one folder: name the one on the fastest \
+                 disk, the bucket holds the history",
+            ),
+            (
+                "log.dirs",
+                " ",
+                "invalid value \" \" for broker config log.dirs: it must be one folder: name the one on the fastest disk, \
+                 the bucket holds the history",
             ),
             (
                 "listeners",

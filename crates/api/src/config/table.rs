@@ -4,7 +4,7 @@ use forebay_metadata::command::PARTITIONS_PER_TOPIC_MAX;
 use forebay_metadata::config::ConfigType::{Boolean, Int, List, Long, String};
 use forebay_metadata::config::{ConfigType, Rule};
 
-use super::BrokerRule::{HostPort, Listener, Text, Units, Value};
+use super::BrokerRule::{Folder, HostPort, Listener, Text, Units, Value};
 use super::{BrokerKey, BrokerRule};
 
 /// Kafka's INT.
@@ -130,7 +130,7 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
     key("group.max.size", Int, "2147483647", FROM_1, "Most members of one group."),
     key("group.min.session.timeout.ms", Int, "6000", FROM_1, "The shortest session that a member may ask for."),
     key("listeners", List, "PLAINTEXT://127.0.0.1:9092", Listener, "Where Kafka clients connect."),
-    key("log.dirs", String, "forebay-data", Text, "The data folder."),
+    key("log.dirs", String, "forebay-data", Folder, "The data folder: one."),
     key(
         "log.retention.check.interval.ms",
         Long,
