@@ -42,6 +42,11 @@ fn the_first_hour() {
     broker.ok("group seek g --topic orders --to earliest", "");
     assert_eq!(broker.json("group describe g")["lag"], 3);
     assert!(broker.ok("group list", "").contains('g'));
+    for printed in ["1\n", "2\n", "3\n"] {
+        let one = broker.ok("topic consume orders --group g -n 1", "");
+        assert_eq!(one, printed, "a limit cuts inside of a fetch, and the group goes on behind it");
+    }
+    assert_eq!(broker.json("group describe g")["lag"], 0);
     broker.ok("group delete g", "");
     let (code, _, error) = broker.run("group describe g", "");
     assert_eq!(code, 1, "{error}");

@@ -117,11 +117,18 @@ impl GroupConsumer {
     /// REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION or UNKNOWN_MEMBER_ID where the partitions may already be another's: what
     /// was read since the last commit will be read again, by whoever gets them.
     pub async fn commit(&mut self) -> Result<(), ClientError> {
-        let offsets = self.consumer.positions();
+        self.commit_offsets(&self.consumer.positions()).await
+    }
+
+    /// Commits these positions, for who has not taken everything that was polled.
+    ///
+    /// # Errors
+    /// As [`GroupConsumer::commit`].
+    pub async fn commit_offsets(&mut self, offsets: &[(Partition, Offset)]) -> Result<(), ClientError> {
         if offsets.is_empty() {
             return Ok(());
         }
-        let result = commit(&self.steady, &self.membership(), &offsets).await;
+        let result = commit(&self.steady, &self.membership(), offsets).await;
         if let Some(note) = result.as_ref().err().and_then(ClientError::code).and_then(note_of) {
             *self.note.lock() = note;
         }

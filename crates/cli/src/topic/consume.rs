@@ -72,7 +72,7 @@ impl IsolationLevel {
 pub async fn run(env: &Env, client: &Client, args: Consume, format: Format) -> Result<()> {
     let mut stop = Stop::listen()?;
     let consumer = ConsumerConfig { isolation: args.isolation.level(), ..ConsumerConfig::default() };
-    let printer = Printer { format, verbose: args.verbose, left: args.max_messages, printed: 0, cut: false };
+    let printer = Printer { format, verbose: args.verbose, left: args.max_messages, printed: 0, cut: BTreeMap::new() };
     match &args.group {
         Some(group) => {
             super::existing(client, &args.topic).await?;
@@ -153,17 +153,17 @@ async fn as_member(
                 printer.print(&one, None)?;
             },
         }
-        // A limit cuts inside of what was fetched; committing would skip the rest for the group.
         if printer.wants_more() && env.monotonic() - committed_at >= COMMIT_INTERVAL {
             consumer.commit().await?;
             committed_at = env.monotonic();
         }
     }
-    if printer.cut {
-        tracing::debug!("the last records were not all printed: their offsets are not committed");
-    } else {
-        consumer.commit().await?;
+    // A limit cuts inside of what was fetched: the group goes on with the first record that was not printed.
+    let mut offsets = consumer.positions();
+    for (partition, offset) in &mut offsets {
+        *offset = printer.cut.get(partition).copied().unwrap_or(*offset);
     }
+    consumer.commit_offsets(&offsets).await?;
     printer.finish();
     consumer.leave().await?;
     Ok(())
@@ -174,7 +174,8 @@ struct Printer {
     verbose: bool,
     left: Option<u64>,
     printed: u64,
-    cut: bool,
+    /// The first record of each partition that was fetched and not printed, because of the limit.
+    cut: BTreeMap<Partition, Offset>,
 }
 
 impl Printer {
@@ -187,7 +188,7 @@ impl Printer {
         let records = fetched.records.iter().filter(|record| end.is_none_or(|end| record.offset < end));
         for record in records {
             if !self.wants_more() {
-                self.cut = true;
+                self.cut.entry(fetched.partition.clone()).or_insert(record.offset);
                 break;
             }
             let text = match self.format {
