@@ -1,6 +1,6 @@
 //! What must hold, and the words for it when it does not.
 //!
-//! Owns: the five checks ([`Check`]). Pure: each takes what was read and what must be true, so that each can be shown to
+//! Owns: the six checks ([`Check`]). Pure: each takes what was read and what must be true, so that each can be shown to
 //! fail. Leaves to others: reading (`reader`), the ledger of acknowledgements (`ledger`).
 
 use std::collections::BTreeMap;
@@ -9,6 +9,8 @@ use std::fmt;
 use forebay_client::{Fetched, FetchedRecord};
 
 use super::departures::{Departure, Stats, Truth};
+use super::report::Done;
+use crate::output::count;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
@@ -20,6 +22,8 @@ pub enum Check {
     Rows,
     /// A committed row that was read once is there at every later reading, unchanged.
     Seen,
+    /// Each kill at a point happened there: one that is never passed proves nothing.
+    Point,
     /// The final table is the file's, and the pipeline's offsets are at the end of its input.
     Table,
 }
@@ -31,6 +35,7 @@ impl Check {
             Self::Once => "every-event-once",
             Self::Rows => "committed-rows-count-on",
             Self::Seen => "seen-stays-seen",
+            Self::Point => "points-are-passed",
             Self::Table => "final-table",
         }
     }
@@ -51,6 +56,19 @@ impl fmt::Display for Broken {
 
 pub fn broken(check: Check, what: impl Into<String>) -> Broken {
     Broken { check, what: what.into() }
+}
+
+/// Whether a kill happened where it was to happen.
+pub fn passed(done: &Done) -> Result<(), Broken> {
+    if done.reached {
+        return Ok(());
+    }
+    let what = format!(
+        "{} after {} events: the point was not passed, and the process was killed from outside",
+        done.blow,
+        count(done.at as u64)
+    );
+    Err(broken(Check::Point, what))
 }
 
 /// A partition's number and an offset in it.
@@ -192,7 +210,9 @@ pub fn still_seen(topic: &str, before: &Reading, now: &Reading) -> Result<(), Br
 #[cfg(test)]
 pub mod tests {
     use bytes::Bytes;
+    use forebay_env::FailPoint;
 
+    use super::super::plan::Blow;
     use super::*;
 
     pub fn event(row: u32, carrier: &str) -> Served {
@@ -255,6 +275,19 @@ pub mod tests {
         assert!(told(&[row("UA", 1, 2), row("UA", 2, 2)]).contains("more than the file"));
         assert!(told(&[Served { key: "UA".into(), ..row("AA", 1, 5) }]).contains("a row of AA under the key UA"));
         assert!(told(&[Served { value: "?".into(), ..row("AA", 1, 5) }]).contains("no row of the pipeline's"));
+    }
+
+    /// A kill that had to come from outside has not been at its point, and the proof is none.
+    #[test]
+    fn a_point_that_is_not_passed_fails_the_proof() {
+        let blow = Blow::Broker { point: FailPoint::DurableNotAcked, passes: 1 };
+        let done = |reached| Done { at: 1_200, blow, reached, broker: None, pipeline: None };
+        assert_eq!(passed(&done(true)), Ok(()));
+        assert_eq!(
+            passed(&done(false)).expect_err("not passed").to_string(),
+            "check points-are-passed: broker at durable-not-acked after 1,200 events: the point was not passed, and the \
+             process was killed from outside"
+        );
     }
 
     /// A later reading may hold more; it may not hold less, or other things.

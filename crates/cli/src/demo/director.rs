@@ -290,8 +290,9 @@ impl<'a> Director<'a> {
             let done = self.strike(kill, next).await?;
             self.track.killed();
             self.track.say(&done.line());
-            self.done.push(done);
+            self.done.push(done.clone());
             self.verify().await?;
+            checks::passed(&done)?;
         }
         self.until(|fed, _| fed >= total).await?;
         self.track
