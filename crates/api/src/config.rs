@@ -93,7 +93,7 @@ pub struct BrokerConfig {
 /// Which WAL the broker writes (D3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalChoice {
-    /// `object` where the bucket is shared, else `disk`.
+    /// `object` where the bucket is shared and the broker is no `forebay dev`, else `disk`.
     Auto,
     Disk,
     Object,
@@ -424,7 +424,7 @@ mod tests {
         assert_eq!(config.transaction_max_timeout_ms(), 86_400_000);
         assert_eq!(config.offsets_retention_minutes(), i32::MAX);
         assert_eq!((config.num_partitions(), config.auto_create_topics()), (1, true));
-        assert_eq!(config.listener().to_string(), "127.0.0.1:9092");
+        assert_eq!(config.listener().to_string(), "localhost:9092");
         assert_eq!((config.advertised_listener(), config.bucket(), config.wal()), (None, None, WalChoice::Auto));
         assert_eq!(config.topic_defaults(), BTreeMap::new());
     }

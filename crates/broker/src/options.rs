@@ -367,9 +367,9 @@ mod tests {
         let options = options(&[], Exposure::Dev).expect("the defaults are fine");
         assert_eq!(
             (options.kafka.to_string(), options.admin.to_string()),
-            ("127.0.0.1:9092".into(), "127.0.0.1:9640".into())
+            ("localhost:9092".into(), "localhost:9640".into())
         );
-        assert_eq!(options.advertised(9092).to_string(), "127.0.0.1:9092");
+        assert_eq!(options.advertised(9092).to_string(), "localhost:9092");
         assert!(matches!(options.bucket, BucketChoice::Embedded));
         let limits = DiskWalLimits { total: ByteSize::mib(256), segment: ByteSize::mib(64) };
         assert_eq!((options.wal, options.log), (WalSetup::Disk(limits), LogConfig::default()));

@@ -13,7 +13,7 @@ use forebay_env::Env;
 use crate::exit::{Exit, usage};
 use crate::logs::{self, Level};
 use crate::output::{self, Format, json};
-use crate::settings::{self, DEV_DEFAULTS, Flags};
+use crate::settings::{self, Flags};
 use crate::signals::Stop;
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub struct ServeArgs {
 
 pub async fn dev(env: &Env, args: DevArgs, format: Format) -> Result<Exit> {
     logs::start(args.log_level);
-    let config = settings::resolve(&args.flags, settings::environment()?, BTreeMap::new(), &DEV_DEFAULTS)?;
+    let config = settings::resolve(&args.flags, settings::environment()?, BTreeMap::new())?;
     let options = BrokerOptions::from_config(config, Exposure::Dev).map_err(|error| usage(error.to_string()))?;
     run(env, options, format).await
 }
@@ -53,7 +53,7 @@ pub async fn dev(env: &Env, args: DevArgs, format: Format) -> Result<Exit> {
 pub async fn serve(env: &Env, args: ServeArgs, format: Format) -> Result<Exit> {
     logs::start(args.log_level);
     let file = settings::read_file(&args.config)?;
-    let config = settings::resolve(&args.flags, settings::environment()?, file, &[])?;
+    let config = settings::resolve(&args.flags, settings::environment()?, file)?;
     let exposure = Exposure::of_serve(&config);
     let options = BrokerOptions::from_config(config, exposure).map_err(|error| usage(error.to_string()))?;
     run(env, options, format).await
@@ -67,7 +67,10 @@ async fn run(env: &Env, options: BrokerOptions, format: Format) -> Result<Exit> 
     let mut starting = std::pin::pin!(Broker::start(env.clone(), options));
     let broker = tokio::select! {
         biased;
-        () = stop.asked() => bail!("stopped before the broker was ready"),
+        () = stop.asked() => {
+            tracing::info!("stopped before the broker was ready");
+            return Ok(Exit::Good);
+        }
         broker = &mut starting => broker.context("start the broker")?,
     };
     announce(&broker, &data, format)?;

@@ -30,7 +30,8 @@ pub struct Flags {
     /// What clients are told to connect to [default: the bound address]
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// The write-ahead log: this machine's disk, or objects in the bucket
+    /// The write-ahead log: this machine's disk, or objects in the bucket [default: disk; object where serve has an S3
+    /// bucket]
     #[arg(long, value_name = "KIND")]
     pub wal: Option<Wal>,
 }
@@ -69,20 +70,13 @@ impl Flags {
     }
 }
 
-/// What `forebay dev` uses where nobody says otherwise: `localhost` over IPv4 and IPv6.
-pub const DEV_DEFAULTS: [(&str, &str); 2] =
-    [("listeners", "PLAINTEXT://localhost:9092"), ("forebay.admin.listener", "localhost:9640")];
-
 /// A broker's configuration from all its sources.
 pub fn resolve(
     flags: &Flags,
     environment: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
-    defaults: &[(&str, &str)],
 ) -> Result<BrokerConfig> {
-    let mut merged: BTreeMap<String, String> =
-        defaults.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    merged.extend(file);
+    let mut merged = file;
     merged.extend(environment);
     merged.extend(flags.keys()?);
     BrokerConfig::parse(&merged).map_err(|error| usage(error.to_string()))
@@ -123,7 +117,7 @@ mod tests {
     fn flag_before_environment_before_file_before_default() {
         let port = |flag: Option<&str>, environment: &[(&str, &str)], file: &[(&str, &str)]| {
             let flags = Flags { kafka: flag.map(str::to_owned), ..Flags::default() };
-            resolve(&flags, map(environment), map(file), &DEV_DEFAULTS).expect("legal").listener().port
+            resolve(&flags, map(environment), map(file)).expect("legal").listener().port
         };
         let (environment, file) =
             ([("listeners", "PLAINTEXT://localhost:2")], [("listeners", "PLAINTEXT://localhost:3")]);
@@ -131,6 +125,13 @@ mod tests {
         assert_eq!(port(None, &environment, &file), 2);
         assert_eq!(port(None, &[], &file), 3);
         assert_eq!(port(None, &[], &[]), 9092);
+        let defaults = resolve(&Flags::default(), map(&[]), map(&[])).expect("legal");
+        let told = [defaults.listener(), defaults.admin_listener()].map(|address| address.to_string());
+        let mut help = <Flags as clap::Args>::augment_args(clap::Command::new("forebay").term_width(200));
+        let help = help.render_long_help().to_string();
+        for address in told {
+            assert!(help.contains(&format!("[default: {address}]")), "{address} is in {help}");
+        }
     }
 
     /// A slip in a key or a flag's value is a usage error that says what was meant.
@@ -143,7 +144,7 @@ mod tests {
         assert!(error.to_string().ends_with("unknown broker config num.partition; did you mean num.partitions?"));
         assert_eq!(crate::exit::of(&error).code(), 2);
         let flags = Flags { admin: Some("nowhere".into()), ..Flags::default() };
-        let error = resolve(&flags, map(&[]), map(&[]), &[]).expect_err("no address");
+        let error = resolve(&flags, map(&[]), map(&[])).expect_err("no address");
         assert_eq!(crate::exit::of(&error).code(), 2);
     }
 }

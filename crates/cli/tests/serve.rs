@@ -3,11 +3,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use support::{Broker, forebay, run, told};
+use support::{Broker, forebay, run, terminate, told};
 
 /// A folder with a configuration in it, and room for data.
 struct Place(tempfile::TempDir);
@@ -151,6 +151,33 @@ fn plaintext_for_other_machines_wants_its_key() {
     let (code, _, error) = refused("forebay.plaintext.public=true", "PLAINTEXT://0.0.0.0:9092");
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("advertised.listeners"), "{error}");
+}
+
+/// A service manager that stops a broker which is still starting is told that it stopped as asked. The bucket here takes
+/// connections and never answers, and the first one tells that the start is under way.
+#[test]
+fn a_stop_before_it_is_ready_is_no_failure() {
+    let place = Place::new();
+    let bucket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let mut serve = forebay();
+    serve
+        .args(["serve", "--config"])
+        .arg(place.config("forebay.bucket=s3://silent"))
+        .env("AWS_ENDPOINT_URL", format!("http://{}", bucket.local_addr().expect("bound")))
+        .envs([
+            ("AWS_ACCESS_KEY_ID", "x"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+            ("AWS_REGION", "x"),
+            ("AWS_ALLOW_HTTP", "true"),
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let process = serve.spawn().expect("the binary starts");
+    let _silent = bucket.accept().expect("the broker looks at its bucket");
+    terminate(&process);
+    let (code, out, error) = told(&process.wait_with_output().expect("it ends"));
+    assert_eq!((code, &*out), (0, ""), "{error}");
+    assert!(error.contains("stopped before the broker was ready"), "{error}");
 }
 
 /// A data folder that another version wrote, and one that another process has, are left alone and named.

@@ -62,7 +62,7 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
         "Accepted for Kafka's tools: records are durable in the write-ahead log and the bucket, not in replicas.",
     ),
     key("fetch.max.bytes", Int, "57671680", Value(Rule::Whole(1024, INT_MAX)), "Most bytes of one Fetch answer."),
-    key("forebay.admin.listener", String, "127.0.0.1:9640", HostPort, "Where health and metrics are served over HTTP."),
+    key("forebay.admin.listener", String, "localhost:9640", HostPort, "Where health and metrics are served over HTTP."),
     key(
         "forebay.bucket",
         String,
@@ -103,7 +103,7 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
         String,
         "auto",
         Value(Rule::OneOf(&["auto", "disk", "object"])),
-        "The kind of write-ahead log; auto is object where the bucket is shared, else disk.",
+        "The kind of write-ahead log; auto is object where the bucket is shared, else disk; for forebay dev, disk.",
     ),
     key(
         "forebay.wal.max.bytes",
@@ -129,7 +129,13 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
     key("group.max.session.timeout.ms", Int, "1800000", FROM_1, "The longest session that a member may ask for."),
     key("group.max.size", Int, "2147483647", FROM_1, "Most members of one group."),
     key("group.min.session.timeout.ms", Int, "6000", FROM_1, "The shortest session that a member may ask for."),
-    key("listeners", List, "PLAINTEXT://127.0.0.1:9092", Listener, "Where Kafka clients connect."),
+    key(
+        "listeners",
+        List,
+        "PLAINTEXT://localhost:9092",
+        Listener,
+        "Where Kafka clients connect; localhost is one port over IPv4 and IPv6.",
+    ),
     key("log.dirs", String, "forebay-data", Folder, "The data folder: one."),
     key(
         "log.retention.check.interval.ms",

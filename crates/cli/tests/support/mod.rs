@@ -72,9 +72,7 @@ impl Broker {
 
     /// SIGTERM, and the exit code after it.
     pub fn stop(mut self) -> i32 {
-        let pid = i32::try_from(self.process.id()).expect("a process id");
-        let pid = rustix::process::Pid::from_raw(pid).expect("a process id is not 0");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        terminate(&self.process);
         self.process.wait().expect("it ends").code().expect("it ends by itself")
     }
 }
@@ -85,6 +83,13 @@ impl Drop for Broker {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// SIGTERM.
+pub fn terminate(process: &Child) {
+    let pid = i32::try_from(process.id()).expect("a process id");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process id is not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
 }
 
 /// Runs the binary to its end.
