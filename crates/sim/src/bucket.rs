@@ -31,7 +31,7 @@ impl SimBucket {
     }
 
     /// The bucket as a host reaches it.
-    pub fn from_host(&self, machine: &Machine) -> Arc<dyn Store> {
+    pub fn seen_from(&self, machine: &Machine) -> Arc<dyn Store> {
         let (inner, collected) = (Arc::clone(&self.faults), Arc::clone(&self.collected));
         Arc::new(Traced { inner, machine: machine.clone(), collected })
     }

@@ -192,7 +192,9 @@ impl<'a> Nemesis<'a> {
             }),
             Heal::Network(host) => CLIENTS.into_iter().for_each(|client| sim.repair(client, HOSTS[host])),
             Heal::Pause(host) => {
-                CLIENTS.into_iter().for_each(|client| sim.release(client, HOSTS[host]));
+                for client in CLIENTS {
+                    sim.release(client, HOSTS[host]);
+                }
                 self.hosts[host].machine.gate.open();
             }
             Heal::Disk(host) => self.hosts[host].machine.disk.inject(DiskFault::Capacity(u64::MAX)),

@@ -104,7 +104,7 @@ pub fn run_traced(plan: &Plan, trace: &Trace) -> Result<Outcome> {
                     // A machine of its own, whose clock nobody moves.
                     SimBucket::new(&Machine::new("bucket", plan.seed, &machine.trace).env(0), plan.seed)
                 };
-                bucket.get_or_insert_with(of_run).from_host(&machine)
+                bucket.get_or_insert_with(of_run).seen_from(&machine)
             };
             let asked_to_stop = Arc::clone(&machine.asked_to_stop);
             broker::serve(env, bucket, plan.clone(), at, appointed.clone(), asked_to_stop)

@@ -75,7 +75,7 @@ impl Collect {
             match row.condemned_at {
                 None => condemns.push(condemn(parts, object, row.size, now)),
                 Some(since) if is_over(since, now, parts.config.condemned_grace) => {
-                    deletes.push(delete(parts, object, row.size))
+                    deletes.push(delete(parts, object, row.size));
                 }
                 Some(_) => {}
             }

@@ -133,7 +133,7 @@ async fn a_guard_outlives_a_busy_coordinator() {
     life.commit("readers", "orders", 5).await.expect("committed");
     let producer = life.init("app").await.expect("a producer");
     let own = life.own_partition(CoordinatorKind::Group, "readers");
-    let guard = || match own.verification(producer.id, producer.epoch) {
+    let guard = || match own.verification(producer.id, producer.epoch, -1) {
         Ok(Verification::Needed(guard)) => guard,
         other => panic!("{other:?}"),
     };

@@ -84,7 +84,6 @@ async fn trash(worker: &Worker, number: u64) {
         // An earlier attempt may have brought it back and its answer may be lost.
         let gone = matches!(status, Ok(404)) && !is_there(worker, &topic.name).await;
         match status {
-            Ok(200) => return worker.history.back(&topic.name),
             Ok(404) if gone => {
                 let passed = worker.env.monotonic() - since;
                 if passed < TRASH && worker.clocks.believable_jumps() == jumps {
@@ -93,7 +92,7 @@ async fn trash(worker: &Worker, number: u64) {
                 }
                 return;
             }
-            Ok(404) => return worker.history.back(&topic.name),
+            Ok(200 | 404) => return worker.history.back(&topic.name),
             _ => worker.pause(200).await,
         }
     }
