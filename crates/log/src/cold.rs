@@ -10,7 +10,7 @@
 //! Invariants:
 //! 1. A chunk is cut the same way for every reader, so all who miss it share one GET.
 //! 2. Bytes are handed out only after their block's checksum was found right. What is wrong is read again, and called
-//!    damaged only after [`READS_MAX`](reread::READS_MAX) reads.
+//!    damaged only after [`READS_MAX`] reads.
 //! 3. Offsets that are lost are answered as lost, never skipped: a reader must not believe that it saw everything.
 //! 4. Reading ahead is bounded, per reader and in all (`ahead`).
 //! 5. What stands before an error is served; the error is the next read's, which begins there.

@@ -6,8 +6,10 @@
 //! (`slatedbputid`); where it gives one it is taken, so that its repeat finds our first attempt and not a stranger.
 //!
 //! The trailer, [`TRAILER_SIZE`] bytes, also has the checksum of the object: SlateDB's sorted tables have checksums of
-//! their own, its manifests have none. Who reads the whole object checks it. `docs/formats.md` shows the layout. Sizes
-//! and ranges seen from outside leave the trailer out.
+//! their own, its manifests have none. Who reads the whole object checks it. What its write-ahead log consists of is always
+//! read whole, whatever part is asked for: it is small, is read when a database opens, and SlateDB 0.18 believes the positions
+//! in it, so that one wrong bit there can end the process. `docs/formats.md` shows the layout. Sizes and ranges seen from
+//! outside leave the trailer out.
 //!
 //! Damage: SlateDB repeats what fails for as long as it takes, unless told that it will never succeed. So a store's answer
 //! that makes no sense is asked for [`READS_MAX`] times in all, in case the reading went wrong and not the object, and
@@ -185,6 +187,11 @@ fn check_trailer(key: &Key, trailer: &[u8], whole: Option<&[u8]>) -> std::result
     Err(StoreError::new(Operation::Read, key, StoreErrorKind::Corrupt).because(what))
 }
 
+/// Whether SlateDB keeps its write-ahead log in it.
+fn is_of_wal(key: &Key) -> bool {
+    key.as_str().contains("/wal/")
+}
+
 fn key_of(path: &Path) -> Result<Key> {
     Key::new(path.as_ref()).map_err(|source| Error::Generic { store: STORE, source: source.into() })
 }
@@ -298,8 +305,10 @@ impl Adapter {
     }
 
     async fn read_once(&self, key: &Key, range: Option<&GetRange>) -> std::result::Result<Object, StoreError> {
+        let inside = range.filter(|_| is_of_wal(key));
         let span = match range {
             None => Span::All,
+            Some(_) if inside.is_some() => Span::All,
             Some(GetRange::Bounded(range)) => Span::Range(range.clone()),
             Some(GetRange::Offset(start)) => Span::From(*start),
             Some(GetRange::Suffix(count)) => Span::Last(count.saturating_add(TRAILER_SIZE)),
@@ -312,6 +321,13 @@ impl Adapter {
         let trailer = found.bytes.split_off(kept);
         if trailer.len() as u64 == TRAILER_SIZE {
             check_trailer(key, &trailer, (found.start == 0).then_some(&found.bytes))?;
+        }
+        if let Some(inside) = inside {
+            let out_of_range = |_| StoreError::new(Operation::Read, key, StoreErrorKind::OutOfRange { size });
+            let asked = inside.as_range(size).map_err(out_of_range)?;
+            let at = |position: u64| usize::try_from(position).expect("within an object that is in memory");
+            found.bytes = found.bytes.slice(at(asked.start)..at(asked.end));
+            found.start = asked.start;
         }
         if found.bytes.is_empty() && matches!(range, Some(GetRange::Bounded(_) | GetRange::Offset(_))) {
             return Err(StoreError::new(Operation::Read, key, StoreErrorKind::OutOfRange { size }));

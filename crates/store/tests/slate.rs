@@ -108,6 +108,30 @@ async fn a_read_that_went_wrong_is_read_again_and_damage_is_final() {
     }
 }
 
+/// A part of SlateDB's write-ahead log is as good as the whole: one wrong bit anywhere is not handed on.
+#[tokio::test(start_paused = true)]
+async fn parts_of_a_write_ahead_log_are_checked_with_the_whole() {
+    let Rig { faulty, slate, .. } = rig();
+    let at = Path::from("metadata/wal/00000000000000000001.sst");
+    slate.put(&at, PutPayload::from_static(b"0123456789")).await.expect("put");
+    for _ in 0..50 {
+        faulty.script(Operation::Read, Fault::Corrupt);
+        assert_eq!(slate.get_range(&at, 2..5).await.expect("within"), "234");
+    }
+    for (range, start, expected) in [
+        (object_store::GetRange::Bounded(8..40), 8, b"89".as_slice()),
+        (object_store::GetRange::Suffix(3), 7, b"789"),
+        (object_store::GetRange::Suffix(50), 0, b"0123456789"),
+        (object_store::GetRange::Offset(4), 4, b"456789"),
+    ] {
+        let found =
+            slate.get_opts(&at, GetOptions { range: Some(range), ..GetOptions::default() }).await.expect("within");
+        assert_eq!((found.meta.size, found.range.clone()), (10, start..10));
+        assert_eq!(found.bytes().await.expect("read"), *expected);
+    }
+    assert!(slate.get_range(&at, 10..11).await.is_err(), "there is nothing behind its end");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_create_has_one_winner_though_the_bytes_are_the_same() {
     // Two databases write the very same manifest: one wins. The answer of each is lost, and still each is told right.
