@@ -30,7 +30,7 @@ use topics::Topics;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Jobs to run; `quick` is what CI runs: one job for each way of killing, on the newest release.
+    /// Jobs to run; `quick` is one job for each way of killing, on the newest release.
     #[arg(long, value_delimiter = ',', default_value = "quick")]
     jobs: Vec<Jobs>,
     /// Releases of Flink, every known one without this.
