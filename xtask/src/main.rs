@@ -81,3 +81,16 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(options) => bench::run(&options),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// What clap finds only once a command is asked for: names taken twice, defaults that are not values.
+    #[test]
+    fn every_command_can_be_asked_for() {
+        Arguments::command().debug_assert();
+    }
+}

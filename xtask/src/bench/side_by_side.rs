@@ -17,6 +17,8 @@ use crate::shell;
 const ROUNDS_MIN: u32 = 5;
 
 #[derive(Args)]
+// Its name is another group's already.
+#[group(skip)]
 pub(super) struct Options {
     /// Measured rounds, at least 5.
     #[arg(long, default_value_t = ROUNDS_MIN)]

@@ -29,6 +29,8 @@ const ROOM_PERCENT: u64 = 120;
 const ROOM_BESIDES_GIB: u64 = 2;
 
 #[derive(Args)]
+// Its name is another group's already.
+#[group(skip)]
 pub(super) struct Options {
     /// GiB of history that a broker opens.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1024))]
