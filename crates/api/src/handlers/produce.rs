@@ -1,5 +1,5 @@
 //! Produce, key 0, versions 3 to 11. KIP-98 (transactions), KIP-110 (zstd), KIP-219 (throttle time), KIP-467 (errors per
-//! record), KIP-890 part 1 (a first transactional batch is verified), KIP-951 (current leader).
+//! record), KIP-890 part 1 (a first transactional batch is verified).
 //!
 //! A request whose bytes do not fit what may be under way waits, and nothing more is read from its connection meanwhile.
 //! The answer's throttle time says how long that was, so that the client slows down by itself (KIP-219, semantic 28).
@@ -9,8 +9,9 @@
 //!
 //! Differs from Kafka: `acks=1` and `acks=all` are the same, every record is durable before its ack; `timeout.ms` is not
 //! looked at, a durable write either happens or the broker epoch ends. A throttle time comes from the room of the
-//! write-ahead log, not from quotas; its request has waited before the answer, where Kafka mutes the channel after it. Records inside a batch are not all read, see
-//! `log::validate`. Versions 0 to 2 are advertised and refused, as in Kafka 4 (KAFKA-18659).
+//! write-ahead log, not from quotas; its request has waited before the answer, where Kafka mutes the channel after it. The
+//! current leader is not told (KIP-951): there is one broker. Records inside a batch are not all read, see `log::validate`.
+//! Versions 0 to 2 are advertised and refused, as in Kafka 4 (KAFKA-18659).
 
 use std::sync::Arc;
 use std::time::Duration;
