@@ -75,6 +75,9 @@ const LISTS_IN_FLIGHT_MAX: usize = 16;
 /// Partitions opened at once when the host starts. Each reads a few megabytes of its log at a time.
 const OPENS_IN_FLIGHT_MAX: usize = 8;
 
+/// Between looks at a clock that stands still.
+const STALLED_LOOK: Duration = Duration::from_millis(100);
+
 /// Clocks that differ by more are not believed, in milliseconds: as in upkeep.
 const CLOCKS_DIFFERENCE_MAX_MS: u64 = 60_000;
 
@@ -176,13 +179,17 @@ struct Shared {
     config: HostConfig,
     /// Before any machine.
     started: Instant,
+    /// How long the WAL had stood still by then.
+    stalled_before: Duration,
     stopping: Shutdown,
     ids: ProducerIds,
 }
 
 impl Shared {
     fn now(&self) -> Now {
-        Now { wall: self.env.now(), uptime: self.env.monotonic().duration_since(self.started) }
+        let stalled = self.wal.time_stalled().saturating_sub(self.stalled_before);
+        let since_start = self.env.monotonic().duration_since(self.started);
+        Now { wall: self.env.now(), uptime: since_start.saturating_sub(stalled) }
     }
 
     /// Whether the wall clock may be acted on (D10). A store that does not tell the time agrees with nobody.
@@ -196,8 +203,18 @@ impl Shared {
         agree
     }
 
-    fn instant(&self, uptime: Duration) -> Instant {
-        self.started + uptime
+    /// Until [`Now::uptime`] is that.
+    async fn sleep_until(&self, uptime: Duration) {
+        let mut least = Duration::ZERO;
+        loop {
+            let left = uptime.saturating_sub(self.now().uptime);
+            if left.is_zero() {
+                return;
+            }
+            self.env.sleep(left.max(least)).await;
+            // What is left then, a WAL has taken that stands still.
+            least = STALLED_LOOK;
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -235,6 +252,7 @@ impl Coordinators {
         config.groups.record_size_max = config.groups.record_size_max.min(entry_max);
         let shared = Arc::new(Shared {
             started: env.monotonic(),
+            stalled_before: wal.time_stalled(),
             stopping: Shutdown::default(),
             ids: ProducerIds::default(),
             env,

@@ -7,7 +7,7 @@
 //! 1. One machine has one caller at a time, and the records of an output are appended, in order, before the next call.
 //! 2. The first record of an output lands at the offset given to the call; nothing else appends in between.
 //! 3. A reply leaves only when everything appended up to its output is durable, also when that output has no records:
-//!    the state it speaks of may rest on earlier ones (D1).
+//!    the state it speaks of may rest on earlier ones (D1). Where the output says that it rests on less, that is enough.
 //! 4. An append that fails for good ends the machine: it is dropped and opened again, never rolled back.
 
 pub mod group;
@@ -16,14 +16,15 @@ pub mod txn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_types::{ProducerEpoch, ProducerId, Timestamp};
+use forebay_types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// The time of a call, on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// The wall clock: what is written into records, and what retention counts by. May jump.
     pub wall: Timestamp,
-    /// Time since some moment before the machine was made, on a clock that never goes back: what deadlines count by.
+    /// Time since some moment before the machine was made, on a clock that never goes back and stands still while nothing
+    /// can be answered (D10): what deadlines count by.
     pub uptime: Duration,
 }
 
@@ -55,19 +56,13 @@ pub struct Output<R> {
     pub records: Vec<Record>,
     /// Where given, all records go into transactional batches of this producer.
     pub producer: Option<Producer>,
-    /// To send once all that was appended up to here is durable.
+    /// To send once all that was appended up to here is durable, or all below `rests_on` where that is given.
     pub replies: Vec<(Token, R)>,
+    pub rests_on: Option<Offset>,
 }
 
 impl<R> Default for Output<R> {
     fn default() -> Self {
-        Self { records: Vec::new(), producer: None, replies: Vec::new() }
-    }
-}
-
-impl<R> Output<R> {
-    /// Nothing to append, one reply.
-    pub fn reply(token: Token, reply: R) -> Self {
-        Self { replies: vec![(token, reply)], ..Self::default() }
+        Self { records: Vec::new(), producer: None, replies: Vec::new(), rests_on: None }
     }
 }

@@ -186,6 +186,7 @@ impl Batcher {
         self.published = group.sequence.next();
         let entries = Arc::unwrap_or_clone(group.entries);
         self.publisher.publish(DurableGroup { sequence: group.sequence, entries, upload: written.object });
+        self.shared.queue.published(last, now);
         if !self.ack_before_write {
             self.shared.waiters.advance(last);
         }

@@ -26,6 +26,7 @@ mod pace;
 mod provider;
 mod queue;
 mod seal;
+mod stall;
 mod tally;
 mod waiters;
 mod wal;

@@ -1,11 +1,15 @@
-//! What was appended and is not yet taken into a group, and the bytes that may be under way at once (D16).
+//! What was appended and is not yet taken into a group, the bytes that may be under way at once (D16), and who waits.
 //!
 //! Partitions append under their own locks, so this lock is the innermost one and is held for a push only.
+//!
+//! The bytes are in two lanes. Coordinators have one of their own, so that producers that fill the other do not hold up
+//! commits, and with them the heartbeats in line behind these.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use forebay_env::Instant;
+use forebay_env::{Env, Instant};
 use forebay_format::WalEntry;
 use forebay_types::WalPosition;
 use parking_lot::Mutex;
@@ -13,6 +17,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::group::GROUP_OFFSETS_MAX;
 use crate::pace::Waiting;
+use crate::stall::Stall;
+
+/// The coordinators' part of what may be in flight, or a quarter of it where that is less.
+const OWN_BYTES_MAX: u32 = 8 << 20;
 
 /// Leave to append some bytes. What is appended keeps its share until it is durable; the rest returns when dropped.
 #[derive(Debug)]
@@ -51,9 +59,30 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Wakes the batcher.
     pub changed: Notify,
-    admission: Arc<Semaphore>,
-    admission_max: u32,
+    lanes: [BytesInFlight; 2],
     group_bytes_max: usize,
+}
+
+/// Whose bytes they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Clients,
+    Coordinators,
+}
+
+struct BytesInFlight {
+    left: Arc<Semaphore>,
+    max: u32,
+}
+
+impl BytesInFlight {
+    fn new(max: u32) -> Self {
+        Self { left: Arc::new(Semaphore::new(max as usize)), max }
+    }
+
+    fn taken(&self) -> u64 {
+        (self.max as usize).saturating_sub(self.left.available_permits()) as u64
+    }
 }
 
 struct State {
@@ -61,6 +90,11 @@ struct State {
     bytes: usize,
     /// The position of the last entry appended.
     appended: WalPosition,
+    /// All up to here is durable.
+    durable: WalPosition,
+    /// How many wait for room on the medium.
+    wait_for_room: usize,
+    stall: Stall,
     hurry: bool,
     stopping: bool,
     closed: bool,
@@ -71,12 +105,23 @@ pub(crate) fn offsets_of(entry: &WalEntry) -> u64 {
     entry.summary.last_offset.next().get().abs_diff(entry.summary.base_offset.get())
 }
 
+impl State {
+    fn somebody_waits(&self) -> bool {
+        self.appended > self.durable || self.wait_for_room > 0
+    }
+}
+
 impl Queue {
     pub fn new(bytes_in_flight_max: u32, group_bytes_max: usize) -> Self {
+        let own = OWN_BYTES_MAX.min(bytes_in_flight_max / 4).max(1);
+        let clients = (bytes_in_flight_max - own.min(bytes_in_flight_max)).max(1);
         let state = State {
             entries: VecDeque::new(),
             bytes: 0,
             appended: WalPosition::START,
+            durable: WalPosition::START,
+            wait_for_room: 0,
+            stall: Stall::default(),
             hurry: false,
             stopping: false,
             closed: false,
@@ -84,22 +129,50 @@ impl Queue {
         Self {
             state: Mutex::new(state),
             changed: Notify::new(),
-            admission: Arc::new(Semaphore::new(bytes_in_flight_max as usize)),
-            admission_max: bytes_in_flight_max,
+            lanes: [BytesInFlight::new(clients), BytesInFlight::new(own)],
             group_bytes_max,
         }
     }
 
-    /// Waits its turn for `bytes` of what may be in flight; `None` once the queue is closed. More than the whole is
-    /// given the whole: a large request goes through alone. Cancel safe.
-    pub async fn admit(&self, bytes: usize) -> Option<Admission> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.admission_max);
-        Arc::clone(&self.admission).acquire_many_owned(bytes).await.ok().map(Admission)
+    /// Waits its turn for `bytes` of what may be in flight; `None` once the queue is closed. More than the lane's whole
+    /// is given the whole: a large request goes through alone. Cancel safe.
+    pub async fn admit(&self, lane: Lane, bytes: usize) -> Option<Admission> {
+        let lane = &self.lanes[lane as usize];
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, lane.max);
+        Arc::clone(&lane.left).acquire_many_owned(bytes).await.ok().map(Admission)
     }
 
     /// Bytes admitted and not yet durable.
     pub fn bytes_in_flight(&self) -> u64 {
-        (self.admission_max as usize).saturating_sub(self.admission.available_permits()) as u64
+        self.lanes.iter().map(BytesInFlight::taken).sum()
+    }
+
+    /// Somebody waits for room on the medium until this is dropped.
+    pub fn wait_for_room<'a>(&'a self, env: &'a Env) -> WaitsForRoom<'a> {
+        let mut state = self.state.lock();
+        state.wait_for_room += 1;
+        state.stall.begin(env.monotonic());
+        WaitsForRoom { queue: self, env }
+    }
+
+    /// All up to `durable` is durable.
+    pub fn published(&self, durable: WalPosition, now: Instant) {
+        let mut state = self.state.lock();
+        state.durable = durable;
+        let still_waiting = state.somebody_waits();
+        state.stall.step(now, still_waiting);
+    }
+
+    /// There may be room on the medium that was not there before.
+    pub fn trimmed(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let still_waiting = state.somebody_waits();
+        state.stall.step(now, still_waiting);
+    }
+
+    /// Time in which nothing went on: see [`Stall`].
+    pub fn time_stalled(&self, now: Instant) -> Duration {
+        self.state.lock().stall.total(now)
     }
 
     /// Takes an entry in; its position follows that of the entry before it. A closed queue drops it.
@@ -112,6 +185,7 @@ impl Queue {
         if state.closed {
             return position;
         }
+        state.stall.begin(now);
         let before = state.bytes;
         state.bytes += size;
         let fills = before < self.group_bytes_max && state.bytes >= self.group_bytes_max;
@@ -165,7 +239,7 @@ impl Queue {
 
     /// No more admissions; what is queued is still written.
     pub fn stop(&self) {
-        self.admission.close();
+        self.close_lanes();
         self.state.lock().stopping = true;
         self.changed.notify_one();
     }
@@ -178,7 +252,7 @@ impl Queue {
 
     /// Drops what is queued, and everything pushed later.
     pub fn close(&self) {
-        self.admission.close();
+        self.close_lanes();
         let dropped = {
             let mut state = self.state.lock();
             state.closed = true;
@@ -186,6 +260,28 @@ impl Queue {
             std::mem::take(&mut state.entries)
         };
         drop(dropped);
+    }
+
+    fn close_lanes(&self) {
+        for lane in &self.lanes {
+            lane.left.close();
+        }
+    }
+}
+
+/// A place among those who wait for room.
+pub(crate) struct WaitsForRoom<'a> {
+    queue: &'a Queue,
+    env: &'a Env,
+}
+
+impl Drop for WaitsForRoom<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        state.wait_for_room -= 1;
+        if !state.somebody_waits() {
+            state.stall.step(self.env.monotonic(), false);
+        }
     }
 }
 
@@ -199,7 +295,7 @@ mod tests {
     /// Entries of so many offsets each: how many of them each group takes.
     async fn groups(offsets: &[u64]) -> Vec<usize> {
         let queue = Queue::new(1 << 20, 1 << 20);
-        let mut admission = queue.admit(1 << 20).await.expect("open");
+        let mut admission = queue.admit(Lane::Clients, 1 << 19).await.expect("open");
         for count in offsets {
             let mut entry = Numbered { epoch: owner(1).epoch, number: 0 }.entry(10);
             let last = i64::try_from(count - 1).expect("fits");

@@ -1,6 +1,7 @@
 //! The handle on a running WAL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use forebay_env::{Env, Task};
 use forebay_format::WalEntry;
@@ -9,7 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::batcher::{Batcher, Shared};
 use crate::group::GROUP_OFFSETS_MAX;
-use crate::queue::{Queue, offsets_of};
+use crate::queue::{Lane, Queue, offsets_of};
 use crate::waiters::Waiters;
 use crate::{Admission, Provider, Publisher, WalEnded, WalError, WalKind, WalMetrics};
 
@@ -60,13 +61,26 @@ impl Wal {
         Self(Arc::new(Handle { env: env.clone(), shared, provider, _task: task }))
     }
 
-    /// Waits until `bytes` of batches may be appended: there is room in memory and on the medium. Cancel safe.
+    /// Waits until `bytes` of clients' batches may be appended: there is room in memory and on the medium. Cancel safe.
     ///
     /// # Errors
     /// The WAL has ended or was asked to stop.
     pub async fn admit(&self, bytes: usize) -> Result<Admission, WalEnded> {
-        let Handle { shared, provider, .. } = &*self.0;
-        let Some(admission) = shared.queue.admit(bytes).await else { return Err(self.ended()) };
+        self.admit_to(Lane::Clients, bytes).await
+    }
+
+    /// As [`Wal::admit`], for what coordinators write themselves: they do not stand in line behind clients.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn admit_own(&self, bytes: usize) -> Result<Admission, WalEnded> {
+        self.admit_to(Lane::Coordinators, bytes).await
+    }
+
+    async fn admit_to(&self, lane: Lane, bytes: usize) -> Result<Admission, WalEnded> {
+        let Handle { env, shared, provider, .. } = &*self.0;
+        let Some(admission) = shared.queue.admit(lane, bytes).await else { return Err(self.ended()) };
+        let mut waits = None;
         loop {
             let changed = shared.room.notified();
             if let Some(ended) = shared.waiters.ended() {
@@ -75,6 +89,7 @@ impl Wal {
             if shared.queue.bytes_in_flight() <= provider.room() {
                 return Ok(admission);
             }
+            waits.get_or_insert_with(|| shared.queue.wait_for_room(env));
             changed.await;
         }
     }
@@ -120,7 +135,15 @@ impl Wal {
     /// Gives up what groups up to `through`, inclusive, hold: their data objects are committed.
     pub fn trim(&self, through: WalSequence) {
         self.0.provider.trim(through);
+        self.0.shared.queue.trimmed(self.0.env.monotonic());
         self.0.shared.room.notify_waiters();
+    }
+
+    /// Time so far in which somebody waited, for durability or for room, and for more than a second nothing became
+    /// durable and no room was made; of each such time what is above the second. What counts time against those who wait
+    /// for answers leaves it out (D10).
+    pub fn time_stalled(&self) -> Duration {
+        self.0.shared.queue.time_stalled(self.0.env.monotonic())
     }
 
     /// Refuses what is new, writes what is queued, and returns when that is durable and published.

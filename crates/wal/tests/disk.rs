@@ -242,7 +242,7 @@ async fn a_trimmed_wal_of_two_segments_admits_all_that_may_be_in_flight() {
         write(&wal, block..block + 1, 60_000).await.expect("written");
         wal.trim(WalSequence::new(block));
         let both = async {
-            let (first, second) = tokio::join!(wal.admit(half / 2), wal.admit(half - half / 2));
+            let (first, second) = tokio::join!(wal.admit(half), wal.admit_own(half));
             (first.is_ok(), second.is_ok())
         };
         let given = env(&disk).timeout(Duration::from_mins(1), both).await;
@@ -308,8 +308,11 @@ async fn a_full_disk_stops_the_start_and_later_only_the_growth() {
     write(&wal, 0..8, 60_000).await.expect("two segments");
     let waits = env(&disk).timeout(Duration::from_secs(5), write(&wal, 8..9, 60_000)).await;
     assert!(waits.is_none() && wal.has_ended().is_none(), "a third has no room, and acks wait");
+    assert_eq!(wal.time_stalled(), Duration::from_secs(4), "and all but the first second of it stood still");
     wal.trim(WalSequence::new(3));
     write(&wal, 9..12, 60_000).await.expect("the first segment is used again");
+    env(&disk).sleep(Duration::from_secs(5)).await;
+    assert_eq!(wal.time_stalled(), Duration::from_secs(4), "with nobody waiting it does not");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,8 @@
 //! 1. A marker is appended by this task and told to the machine at once, so the machine sees commits in a transaction
 //!    and its end in log order.
 //! 2. A commit in a transaction is appended only while no marker has come past since it was verified (KIP-890).
-//! 3. Offsets expire only while this clock and the store's agree (D10). Members go by a clock that never jumps.
+//! 3. Offsets expire only while this clock and the store's agree (D10). Members go by a clock that never jumps and that
+//!    stands still with the WAL; what waits in line is taken before time is up for anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -210,7 +211,7 @@ impl GroupTask {
         }
         progress.send_replace(Progress::Open);
         loop {
-            self.do_what_is_due(&mut machine).await?;
+            self.do_what_is_due(&mut machine, inputs).await?;
             if self.ledger.records() >= self.shared.config.records_per_snapshot && self.snapshots.is_idle() {
                 machine = self.snapshot(machine).await;
             }
@@ -222,14 +223,26 @@ impl GroupTask {
                     Some(input) => self.take(&mut machine, input).await?,
                     None => return Ok(machine),
                 },
-                () = self.shared.env.sleep_until(self.shared.instant(wake)) => {}
+                () = self.shared.sleep_until(wake) => {}
             }
         }
     }
 
-    async fn do_what_is_due(&mut self, machine: &mut GroupMachine) -> Result<(), Ended> {
+    async fn do_what_is_due(
+        &mut self,
+        machine: &mut GroupMachine,
+        inputs: &mut mpsc::Receiver<GroupInput>,
+    ) -> Result<(), Ended> {
+        let is_due = |machine: &GroupMachine, now: Now| machine.next_deadline().is_some_and(|it| it <= now.uptime);
+        if is_due(machine, self.shared.now()) {
+            // Whoever was in line while this task could not see them was there in time.
+            for _ in 0..inputs.len() {
+                let Ok(input) = inputs.try_recv() else { break };
+                self.take(machine, input).await?;
+            }
+        }
         let now = self.shared.now();
-        if machine.next_deadline().is_some_and(|deadline| deadline <= now.uptime) {
+        if is_due(machine, now) {
             let output = machine.tick(now, self.ledger.end());
             self.settle(output).await?;
         }
@@ -262,7 +275,7 @@ impl GroupTask {
                 self.ask(machine, now, request, Answer::InTransaction(reply)).await
             }
             GroupInput::Marker { producer, marker, reply } => {
-                let mut admission = self.shared.wal.admit(MARKER_BYTES).await?;
+                let mut admission = self.shared.wal.admit_own(MARKER_BYTES).await?;
                 let partition = self.ledger.partition();
                 let appended = match partition.append_marker(producer, marker, now.wall, &mut admission) {
                     Ok(appended) => appended,
@@ -309,7 +322,10 @@ impl GroupTask {
 
     async fn settle(&mut self, output: Output<Reply>) -> Result<(), Ended> {
         self.ledger.append(&output.records, output.producer).await?;
-        let position = self.ledger.position();
+        let position = match output.rests_on {
+            Some(offset) => self.ledger.position_of(offset),
+            None => self.ledger.position(),
+        };
         for (token, reply) in output.replies {
             let answer = self.waiting.remove(&token).expect("a request is answered once");
             self.held.hold(position, move || answer.send(reply)).await;

@@ -87,7 +87,7 @@ impl Ledger {
             return Ok(());
         }
         let before = self.end();
-        let mut admission = self.shared.wal.admit(batches.iter().map(BytesMut::len).sum()).await?;
+        let mut admission = self.shared.wal.admit_own(batches.iter().map(BytesMut::len).sum()).await?;
         for batch in batches {
             let appended = self.partition.append_own(batch, &mut admission)?;
             self.remember(&appended);

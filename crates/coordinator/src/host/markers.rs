@@ -93,7 +93,7 @@ impl MarkerSink for LocalMarkers {
             Some(_) => MarkerError::Ended,
             None => MarkerError::Retry,
         })?;
-        let mut admission = self.wal.admit(MARKER_BYTES).await.map_err(|_| MarkerError::Ended)?;
+        let mut admission = self.wal.admit_own(MARKER_BYTES).await.map_err(|_| MarkerError::Ended)?;
         let appended = partition.append_marker(producer, marker, self.env.now(), &mut admission);
         let position = appended.map_err(|error| refused(&partition, &error))?.position;
         self.wal.durable(position).await.map_err(|_| MarkerError::Ended)

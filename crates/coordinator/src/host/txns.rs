@@ -5,7 +5,8 @@
 //!    transaction does not wait for another's new one.
 //! 2. Of each ending transaction the markers are carried out at most once at a time; when the last is durable, the
 //!    machine is told in this task.
-//! 3. An id expires only while this clock and the store's agree (D10). Transactions time out by a clock that never jumps.
+//! 3. An id expires only while this clock and the store's agree (D10). Transactions time out by a clock that never jumps
+//!    and that stands still with the WAL; what waits in line is taken before time is up for anybody.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -141,18 +142,15 @@ impl TxnTask {
         self.settle(opened, None).await?;
         progress.send_replace(Progress::Open);
         loop {
-            let now = self.shared.now();
-            if self.deadline.is_some_and(|deadline| deadline <= now.uptime) {
-                self.do_what_is_due(&mut machine, now).await?;
-            }
+            self.do_what_is_due(&mut machine, inputs).await?;
             if self.ledger.records() >= self.shared.config.records_per_snapshot && self.snapshots.is_idle() {
                 machine = self.snapshot(machine).await;
             }
             self.carry_next();
-            let wake = self.deadline.map(|deadline| self.shared.instant(deadline));
+            let (shared, wake) = (Arc::clone(&self.shared), self.deadline);
             let due = async {
                 match wake {
-                    Some(wake) => self.shared.env.sleep_until(wake).await,
+                    Some(wake) => shared.sleep_until(wake).await,
                     None => std::future::pending().await,
                 }
             };
@@ -172,7 +170,23 @@ impl TxnTask {
         }
     }
 
-    async fn do_what_is_due(&mut self, machine: &mut TxnMachine, now: Now) -> Result<(), Ended> {
+    async fn do_what_is_due(
+        &mut self,
+        machine: &mut TxnMachine,
+        inputs: &mut mpsc::Receiver<TxnInput>,
+    ) -> Result<(), Ended> {
+        let is_due = |deadline: Option<Duration>, now: Now| deadline.is_some_and(|deadline| deadline <= now.uptime);
+        if is_due(self.deadline, self.shared.now()) {
+            // Whoever was in line while this task could not see them was there in time.
+            for _ in 0..inputs.len() {
+                let Ok(input) = inputs.try_recv() else { break };
+                self.take(machine, input).await?;
+            }
+        }
+        let now = self.shared.now();
+        if !is_due(self.deadline, now) {
+            return Ok(());
+        }
         if self.shared.clocks_agree(now) {
             return self.settle(machine.handle(now, Input::Tick), None).await;
         }

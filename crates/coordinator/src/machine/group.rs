@@ -100,7 +100,11 @@ impl GroupMachine {
                 let result = match (check_id(&heartbeat.group), found) {
                     (Err(error), _) => Err(error),
                     (_, None) => Err(GroupError::UnknownMemberId),
-                    (_, Some(group)) => group.heartbeat(&step, &heartbeat.caller),
+                    (_, Some(group)) => {
+                        // Others' commits are nothing to a member that says it is alive.
+                        step.out.rests_on = Some(group.recorded_end);
+                        group.heartbeat(&step, &heartbeat.caller)
+                    }
                 };
                 step.reply(token, Reply::Heartbeat(result));
             }

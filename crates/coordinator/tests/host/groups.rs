@@ -15,7 +15,7 @@ use futures::future::join_all;
 use crate::world::{Life, World};
 
 impl Life {
-    async fn join(&self, member_id: &str, random: u8) -> Result<Joined, JoinRefused> {
+    pub async fn join(&self, member_id: &str, random: u8) -> Result<Joined, JoinRefused> {
         let join = Join {
             group: "readers".to_owned(),
             member_id: member_id.to_owned(),
@@ -35,7 +35,7 @@ impl Life {
         }
     }
 
-    async fn sync(&self, joined: &Joined, assignments: Vec<(String, Bytes)>) -> Result<Synced, GroupError> {
+    pub async fn sync(&self, joined: &Joined, assignments: Vec<(String, Bytes)>) -> Result<Synced, GroupError> {
         let caller = caller(joined);
         let sync = Sync { group: "readers".to_owned(), caller, protocol_type: None, protocol: None, assignments };
         match self.coordinators.group(Request::Sync(sync)).await.expect("a coordinator") {
@@ -44,7 +44,7 @@ impl Life {
         }
     }
 
-    async fn heartbeat(&self, joined: &Joined) -> Result<(), GroupError> {
+    pub async fn heartbeat(&self, joined: &Joined) -> Result<(), GroupError> {
         let heartbeat = Heartbeat { group: "readers".to_owned(), caller: caller(joined) };
         match self.coordinators.group(Request::Heartbeat(heartbeat)).await.expect("a coordinator") {
             Reply::Heartbeat(result) => result,

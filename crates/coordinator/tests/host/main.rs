@@ -2,6 +2,7 @@
 
 mod groups;
 mod opening;
+mod stall;
 mod transactions;
 mod trash;
 mod world;

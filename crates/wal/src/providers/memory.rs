@@ -10,6 +10,7 @@ use forebay_env::{Env, FailPoint};
 use forebay_format::{LogEnd, Tally, WalEntry};
 use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::seal::{Ledger, Replay, ReplaySource};
 use crate::{
@@ -19,7 +20,10 @@ use crate::{
 
 /// The memory that outlives a broker epoch in a test. Clones are the same memory.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryWal(Arc<Mutex<Epochs>>);
+pub struct MemoryWal {
+    epochs: Arc<Mutex<Epochs>>,
+    stalled: watch::Sender<bool>,
+}
 
 type Groups = BTreeMap<WalSequence, Stored>;
 
@@ -42,12 +46,17 @@ impl MemoryWal {
         MemoryProvider { env: env.clone(), memory: self.clone(), epoch: (owner.broker, owner.epoch) }
     }
 
+    /// Writes wait for as long as this is so, as on a disk that hangs.
+    pub fn stall(&self, stalled: bool) {
+        self.stalled.send_replace(stalled);
+    }
+
     /// Makes a group unreadable, as bytes on a disk become; done once more, it is as it was.
     ///
     /// # Panics
     /// There is no such group.
     pub fn decay(&self, broker: BrokerId, epoch: BrokerEpoch, group: WalSequence) {
-        let epochs = &mut *self.0.lock();
+        let epochs = &mut *self.epochs.lock();
         let stored = epochs.groups.get_mut(&(broker, epoch)).and_then(|groups| groups.get_mut(&group));
         let stored = stored.unwrap_or_else(|| panic!("there is no group {group}"));
         stored.decayed = !stored.decayed;
@@ -90,7 +99,9 @@ impl Provider for MemoryProvider {
 
     async fn write(&self, group: Group) -> Result<Written, WalError> {
         self.env.fail_point(FailPoint::WalBeforeWrite);
-        let epochs = &mut *self.memory.0.lock();
+        let mut stalled = self.memory.stalled.subscribe();
+        stalled.wait_for(|stalled| !stalled).await.expect("the sender lives in self");
+        let epochs = &mut *self.memory.epochs.lock();
         if let Some(end) = epochs.sealed.get(&self.epoch) {
             return Err(WalError::Fenced { name: format!("memory {end}") });
         }
@@ -102,7 +113,7 @@ impl Provider for MemoryProvider {
     }
 
     fn trim(&self, through: WalSequence) {
-        if let Some(groups) = self.memory.0.lock().groups.get_mut(&self.epoch) {
+        if let Some(groups) = self.memory.epochs.lock().groups.get_mut(&self.epoch) {
             *groups = groups.split_off(&through.next());
         }
     }
@@ -117,7 +128,7 @@ impl Sealer for MemoryWal {
         committed: Option<WalSequence>,
     ) -> Result<Sealed, SealError> {
         let start = committed.map_or(WalSequence::ZERO, WalSequence::next);
-        let epochs = &mut *self.0.lock();
+        let epochs = &mut *self.epochs.lock();
         let groups = epochs.groups.entry((broker, epoch)).or_default();
         let groups: Groups = groups.range(start..).map(|(sequence, stored)| (*sequence, stored.clone())).collect();
         let end = groups.last_key_value().map_or(start, |(last, _)| last.next());

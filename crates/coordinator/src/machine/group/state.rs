@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_types::Timestamp;
+use forebay_types::{Offset, Timestamp};
 
 use super::offsets::Offsets;
 use super::request::{Described, DescribedMember, GroupError, GroupState, JoinedMember};
@@ -43,6 +43,8 @@ pub(super) struct Group {
     pub pending: BTreeMap<Name, Duration>,
     pub offsets: Offsets,
     pub recorded: Option<Bytes>,
+    /// Behind the record that was handed out last since the machine was opened.
+    pub recorded_end: Offset,
     /// When the machine will look at the group again, if it will: at or before its earliest deadline.
     pub alarm: Option<Duration>,
 }
@@ -130,6 +132,7 @@ impl Group {
             pending: BTreeMap::new(),
             offsets: Offsets::default(),
             recorded: None,
+            recorded_end: Offset::ZERO,
             alarm: None,
         }
     }

@@ -45,6 +45,7 @@ impl Step {
         }
         self.append(GroupMetadataKey::encode(&group.id), Some(value.clone()), Vec::new());
         group.recorded = Some(value);
+        group.recorded_end = self.next;
         true
     }
 }

@@ -1,0 +1,72 @@
+//! Time in which the WAL stood still: nothing that rests on it could be answered, so it must not count against those who
+//! wait for answers (D10).
+//!
+//! Owns: what counts as standing still. Leaves to others: who counts their time without it (`coordinator`).
+//!
+//! A WAL stands still while somebody waits, for durability or for room, and nothing has become durable and no room was
+//! made for [`PATIENCE`]. A WAL that is slow and goes on does not.
+
+use std::time::Duration;
+
+use forebay_env::Instant;
+
+/// As long as a slow write may take without anybody being given time back.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(crate) struct Stall {
+    /// While somebody waits: since when, or since the last step forward.
+    since: Option<Instant>,
+    /// How long earlier ones lasted.
+    before: Duration,
+}
+
+impl Stall {
+    /// Somebody waits.
+    pub fn begin(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    /// A step forward, or nobody waits any more.
+    pub fn step(&mut self, now: Instant, still_waiting: bool) {
+        self.before = self.total(now);
+        self.since = still_waiting.then_some(now);
+    }
+
+    /// All of it so far. Grows as fast as the clock at most.
+    pub fn total(&self, now: Instant) -> Duration {
+        let current = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.before + current.saturating_sub(PATIENCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_waiting_without_a_step_counts_and_only_beyond_the_patience() {
+        let start = forebay_env::real::env().monotonic();
+        let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+        let mut stall = Stall::default();
+        let total = |stall: &Stall, tenths| u64::try_from(stall.total(at(tenths)).as_millis()).expect("fits") / 100;
+        assert_eq!(total(&stall, 50), 0, "nobody waits");
+        stall.begin(at(50));
+        stall.begin(at(55));
+        assert_eq!((total(&stall, 60), total(&stall, 64)), (0, 4), "by the one who waits longest");
+        stall.step(at(65), true);
+        assert_eq!(
+            (total(&stall, 65), total(&stall, 75), total(&stall, 76)),
+            (5, 5, 6),
+            "a step forward, somebody waits"
+        );
+        stall.step(at(80), false);
+        assert_eq!((total(&stall, 80), total(&stall, 500)), (10, 10), "nobody waits any more");
+        // Slow, and never still.
+        stall.begin(at(500));
+        for tenths in (509..=600).step_by(9) {
+            stall.step(at(tenths), true);
+        }
+        assert_eq!(total(&stall, 600), 10);
+    }
+}
