@@ -75,6 +75,9 @@ const LISTS_IN_FLIGHT_MAX: usize = 16;
 /// Partitions opened at once when the host starts. Each reads a few megabytes of its log at a time.
 const OPENS_IN_FLIGHT_MAX: usize = 8;
 
+/// How long one of them has before the next is begun: a partition that cannot be read holds up nobody's time-outs.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Between looks at a clock that stands still.
 const STALLED_LOOK: Duration = Duration::from_millis(100);
 
@@ -285,9 +288,10 @@ impl Coordinators {
     async fn open_transactions(host: Weak<Self>) {
         let in_use = host.upgrade().map(|host| host.in_use(CoordinatorKind::Transaction, |_| false));
         let open = async |index| {
-            let inputs = host.upgrade().map(|host| host.txn_inputs(index));
-            if let Some(inputs) = inputs {
-                inputs.when_open().await;
+            let inputs = host.upgrade().map(|host| (host.txn_inputs(index), host.shared.env.clone()));
+            if let Some((inputs, env)) = inputs {
+                // Where that was too short, it goes on opening.
+                let _ = env.timeout(OPEN_PATIENCE, inputs.when_open()).await;
             }
         };
         futures::stream::iter(in_use.unwrap_or_default()).for_each_concurrent(OPENS_IN_FLIGHT_MAX, open).await;

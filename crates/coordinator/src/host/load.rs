@@ -6,6 +6,8 @@
 //! 1. Reading begins after everything that an earlier machine of this broker epoch appended is durable.
 //! 2. Records are taken in the order of their offsets, each once, from the snapshot's offset up to the log end. Those
 //!    that a corrupt WAL took are passed over and named: as in Kafka, a coordinator goes on with what its log has.
+//! 3. A machine never knows more than its log: the next record's offset would have been used before, and what is
+//!    appended below a snapshot is not replayed by the next opening. Such a partition stays closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,17 @@ pub(super) enum LoadError {
     Format { object: String, source: FormatError },
     #[error("snapshot {object} is not the one that the partition names: {what}")]
     Snapshot { object: String, what: &'static str },
+    #[error(
+        "{partition} ends at offset {end}, below offset {at} of its snapshot {object}: the device of the write-ahead log \
+         lost what it had said to be durable; the partition stays closed, for those offsets were in use: use other group \
+         or transactional ids, or put bucket and data folder back together from one backup"
+    )]
+    Cut { partition: String, end: Offset, at: Offset, object: String },
+    #[error(
+        "{partition} ends at offset {end}, but its snapshot or a record of it tells of records up to {known}, which this log \
+         never had: put bucket and data folder back together from one backup"
+    )]
+    Ahead { partition: String, end: Offset, known: Offset },
     #[error("could not read the log")]
     Log(#[from] LogError),
     #[error("the log ends at offset {at}, before its end {end}")]
@@ -90,6 +103,11 @@ pub(super) trait Loader: Sized + Send + 'static {
     fn restore(shared: &Shared, payload: &[u8]) -> Result<Self, LoadError>;
 
     fn take(&mut self, entry: Entry<'_>) -> Result<(), LoadError>;
+
+    /// The offset behind the last record that it knows of, for a machine that keeps it.
+    fn known_end(&self) -> Option<Offset> {
+        None
+    }
 }
 
 /// A machine that was loaded, and what of.
@@ -132,6 +150,10 @@ async fn load_once<L: Loader>(shared: &Arc<Shared>, partition: Arc<Partition>) -
     shared.wal.durable(partition.position()).await.map_err(|_| LoadError::Ended)?;
     let snapshot = snapshot_of(shared, &partition).await?;
     let snapshot_at = snapshot.as_ref().map(|snapshot| snapshot.at);
+    let name = || format!("{}-{}", super::internal::name(L::KIND), partition.id().partition);
+    if let Some(SnapshotRef { object, at }) = snapshot.clone().filter(|snapshot| snapshot.at > end) {
+        return Err(LoadError::Cut { partition: name(), end, at, object });
+    }
     let mut loader = match snapshot {
         None => L::new(shared),
         Some(reference) => {
@@ -176,6 +198,9 @@ async fn load_once<L: Loader>(shared: &Arc<Shared>, partition: Arc<Partition>) -
         if next == before {
             return Err(LoadError::Short { at: next, end });
         }
+    }
+    if let Some(known) = loader.known_end().filter(|known| *known > end) {
+        return Err(LoadError::Ahead { partition: name(), end, known });
     }
     assert_eq!(partition.log_end(), end, "nobody appends to a coordinator's partition while it is opened");
     Ok(Loaded { loader, partition, snapshot_at, replayed })

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use forebay_format::CoordinatorKind;
-use forebay_types::{PartitionIndex, WalPosition};
+use forebay_types::{Offset, PartitionIndex, WalPosition};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -71,6 +71,10 @@ impl Loader for TxnLoader {
             // Nobody writes in a transaction here.
             Entry::Marker { .. } => Ok(()),
         }
+    }
+
+    fn known_end(&self) -> Option<Offset> {
+        Some(self.log_end())
     }
 }
 

@@ -1,9 +1,11 @@
 //! Opening, snapshots, and the end of a broker epoch.
 
 use forebay_coordinator::host::{CoordinatorError, CoordinatorKind};
+use forebay_coordinator::machine::txn;
+use forebay_format::CoordinatorSnapshot;
 use forebay_metadata::{BrokerLife, Command, Reply};
-use forebay_store::{Key, Prefix};
-use forebay_types::{Offset, TopicPartition};
+use forebay_store::{Key, ObjectMeta, Prefix};
+use forebay_types::{Offset, PartitionIndex, TopicPartition, WalSequence};
 use forebay_wal::{SealedContents, Sealer};
 
 use crate::world::{World, producer_id};
@@ -83,14 +85,130 @@ async fn a_coordinator_opens_without_the_records_that_a_corrupt_wal_took() {
     assert_eq!(life.fetch("readers", "orders", true).await, Ok(Some(9)));
 }
 
+/// A disk that loses what it said was durable cuts the logs below the coordinators' snapshots. Groups and transactional ids
+/// of those partitions are not answered, as their offsets would be used twice; nobody else notices, life after life.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_ends_below_its_snapshot_closes_its_coordinator_alone() {
+    const RECORDS: i64 = 4;
+    let mut world = World::new();
+    world.config.records_per_snapshot = RECORDS.unsigned_abs();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    let group = life.own_partition_of("readers").await;
+    let elsewhere = |kind, names: &str, than: &str| {
+        let mut names = (0..100).map(|n| format!("{names}-{n}"));
+        names.find(|name| life.coordinators.find(kind, name) != life.coordinators.find(kind, than)).expect("spread")
+    };
+    let other_group = elsewhere(CoordinatorKind::Group, "readers", "readers");
+    let other_id = elsewhere(CoordinatorKind::Transaction, "sink", "sink");
+    life.commit(&other_group, "orders", 5).await.expect("committed");
+    life.init(&other_id).await.expect("a producer");
+    for round in 1..RECORDS {
+        life.commit("readers", "orders", round).await.expect("committed");
+    }
+    for _ in 0..RECORDS {
+        life.init("sink").await.expect("a producer");
+    }
+    // The snapshots are written by then, and nothing is uploaded yet.
+    life.env.sleep(std::time::Duration::from_secs(1)).await;
+    let (written, partition) = (life.broker, group.id());
+    drop(group);
+    world.crash(life).await;
+    let last = nth_last_write(&world, written, partition, 0).await;
+    world.wal.lose(written.broker, written.epoch, last);
+
+    for _ in 0..2 {
+        let life = world.start().await;
+        let describe = txn::Request::Describe { transactional_id: "sink".to_owned() };
+        for _ in 0..3 {
+            assert_eq!(life.commit("readers", "orders", 9).await, Err(CoordinatorError::Loading));
+            assert_eq!(life.coordinators.txn(describe.clone()).await, Err(CoordinatorError::Loading));
+            life.env.sleep(std::time::Duration::from_secs(11)).await;
+        }
+        assert_eq!(life.own_partition(CoordinatorKind::Group, "readers").log_end().get(), RECORDS - 1);
+        assert_eq!(life.fetch(&other_group, "orders", true).await, Ok(Some(5)));
+        life.commit(&other_group, "orders", 5).await.expect("it takes commits");
+        life.init(&other_id).await.expect("it takes producers");
+        world.stop(life).await;
+    }
+}
+
+/// A snapshot that tells of records behind the offset that it was taken at is not believed: nothing of it is answered.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_knows_more_than_its_log_is_refused() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.init("sink").await.expect("a producer");
+    world.stop(life).await;
+    let all = world.bucket.list(&Prefix::all(), None, 1000).await.expect("listed");
+    let snapshot = all.iter().find(|object| object.key.as_str().contains("/snap/coordinator/")).expect("a snapshot");
+    let bytes = world.bucket.get(&snapshot.key).await.expect("read");
+    let mut forged = CoordinatorSnapshot::parse(&bytes).expect("sound");
+    let mut payload = forged.payload.to_vec();
+    assert_eq!(i64::from(payload[1]), forged.at.get(), "the log end follows the version");
+    payload[1] = 100;
+    forged.payload = payload.into();
+    world.bucket.delete(&snapshot.key).await.expect("deleted");
+    world.bucket.create(&snapshot.key, forged.encode().into()).await.expect("put back");
+
+    let life = world.start().await;
+    for _ in 0..2 {
+        let describe = txn::Request::Describe { transactional_id: "sink".to_owned() };
+        assert_eq!(life.coordinators.txn(describe).await, Err(CoordinatorError::Loading));
+        life.env.sleep(std::time::Duration::from_secs(11)).await;
+    }
+}
+
+/// Transactions of a partition time out although more partitions than are opened at once cannot be: nobody asks for it.
+#[tokio::test(start_paused = true)]
+async fn partitions_that_cannot_be_opened_hold_up_no_other() {
+    let mut world = World::new();
+    world.config.txn_partitions = 12;
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    let index_of = |id: &String| life.coordinators.find(CoordinatorKind::Transaction, id);
+    let mut ids: Vec<String> = (0..100).map(|n| format!("sink-{n}")).collect();
+    ids.sort_by_key(&index_of);
+    ids.dedup_by_key(|id| index_of(id));
+    assert_eq!(ids.len(), 12, "an id in each partition");
+    for id in &ids {
+        life.init(id).await.expect("a producer");
+    }
+    world.stop(life).await;
+    let life = world.start().await;
+    let last = ids.last().expect("twelve of them");
+    let producer = life.init(last).await.expect("a producer");
+    life.add(last, producer, "orders", PartitionIndex::ZERO).await.expect("added");
+    life.produce(last, producer, "orders", 0, "a").await.expect("produced");
+    let open = life.own_partition(CoordinatorKind::Transaction, last).id();
+    world.crash(life).await;
+    let all = world.bucket.list(&Prefix::all(), None, 1000).await.expect("listed");
+    for ObjectMeta { key, .. } in all.iter().filter(|object| object.key.as_str().contains("/snap/coordinator/")) {
+        if !key.as_str().contains(&format!("/{}/", open.partition)) {
+            world.bucket.delete(key).await.expect("deleted");
+        }
+    }
+
+    let life = world.start().await;
+    let partition = life.partition("orders");
+    assert_eq!(partition.offsets().expect("open").last_stable, Offset::ZERO);
+    life.env.sleep(std::time::Duration::from_mins(2)).await;
+    assert_eq!(partition.offsets().expect("open").last_stable.get(), 2, "the record and its marker");
+}
+
 /// Makes a WAL write unreadable: the one that holds the last records of a partition, or one so many before it.
 async fn decay(world: &World, life: BrokerLife, partition: TopicPartition, before: usize) {
+    let write = nth_last_write(world, life, partition, before).await;
+    world.wal.decay(life.broker, life.epoch, write);
+}
+
+/// The WAL write that holds the last records of a partition, or one so many before it.
+async fn nth_last_write(world: &World, life: BrokerLife, partition: TopicPartition, before: usize) -> WalSequence {
     let sealed = world.wal.seal(life.broker, life.epoch, None).await.expect("in memory");
     let SealedContents::Entries(replay) = sealed.contents else { panic!("memory holds entries") };
     let groups = replay.collect().await.expect("in memory");
     let mut of_it = groups.iter().rev().filter(|(_, entries)| entries.iter().any(|entry| entry.partition == partition));
-    let (sequence, _) = of_it.nth(before).expect("so many writes");
-    world.wal.decay(life.broker, life.epoch, *sequence);
+    of_it.nth(before).expect("so many writes").0
 }
 
 /// Once the WAL has ended, or the host was stopped, nobody is answered as if by a coordinator.

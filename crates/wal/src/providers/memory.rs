@@ -61,6 +61,13 @@ impl MemoryWal {
         let stored = stored.unwrap_or_else(|| panic!("there is no group {group}"));
         stored.decayed = !stored.decayed;
     }
+
+    /// Loses a group and all behind it, as a disk does whose syncs were a lie: nothing is left that tells of them.
+    pub fn lose(&self, broker: BrokerId, epoch: BrokerEpoch, from: WalSequence) {
+        if let Some(groups) = self.epochs.lock().groups.get_mut(&(broker, epoch)) {
+            groups.split_off(&from);
+        }
+    }
 }
 
 /// Writes groups into a [`MemoryWal`].
