@@ -7,7 +7,7 @@
 //! 1. A stored configuration holds known keys with legal values only, in the form that the client gave.
 //! 2. Every key has a default, and [`TopicConfig`] can be read from any legal configuration.
 //!
-//! Sources: Kafka's `LogConfig`, `TopicConfig` and `ServerTopicConfigSynonyms` (4.2), KIP-226 (dynamic), KIP-339 (incremental).
+//! Sources: Kafka's `LogConfig`, `TopicConfig` and `ServerTopicConfigSynonyms` (4.2; 3.9 for keys that went with 4.0), KIP-226 (dynamic), KIP-339 (incremental).
 
 mod nearest;
 mod table;
@@ -166,6 +166,9 @@ mod tests {
             ("compression.gzip.level", "0", "-1, or a whole number from 1 to 9"),
             ("preallocate", "yes", "true or false"),
             ("leader.replication.throttled.replicas", "0-1", "* or a list of partition:broker"),
+            ("message.downconversion.enable", "no", "true or false"),
+            ("message.format.version", "5.0", "a version of Kafka's up to 4.0, such as 2.8 or 3.0-IV1"),
+            ("message.timestamp.difference.max.ms", "-1", "a whole number of 0 or more"),
         ] {
             let error = validate(&map(&[(name, value)])).expect_err(value);
             let expected = format!("invalid value {value:?} for topic config {name}: it must be {wanted}");
@@ -173,6 +176,54 @@ mod tests {
         }
         let crossed = validate(&map(&[("min.compaction.lag.ms", "10"), ("max.compaction.lag.ms", "5")]));
         assert!(matches!(crossed, Err(ConfigError::Crossed { .. })), "{crossed:?}");
+    }
+
+    /// As Kafka 3.9's `MetadataVersion.fromVersionString` takes them, its own tests' cases among them.
+    #[test]
+    fn versions_of_kafka_are_told_from_others() {
+        let legal = |version: &str| validate(&map(&[("message.format.version", version)])).is_ok();
+        for version in [
+            "0.8.0",
+            "0.8.2.0",
+            "0.9.0.1",
+            "0.10.1-IV2",
+            "0.11.0.1",
+            "1.0.1",
+            "2.8.1",
+            "3.0-IV1",
+            "3.7-IV4",
+            "3.9",
+            "4.0",
+        ] {
+            assert!(legal(version), "{version}");
+        }
+        for version in
+            ["", "0.8", "0.9.0-IV0", "0.10.1-IV3", "0.10", "2", "2.9", "3.0-IV2", "3.0-iv1", "3.0.", "4.1", "latest"]
+        {
+            assert!(!legal(version), "{version}");
+        }
+    }
+
+    /// The old key for both directions counts where a direction is without a bound of its own, whoever set it.
+    #[test]
+    fn the_difference_bounds_what_nothing_else_bounds() {
+        const HOUR: i64 = 3_600_000;
+        const BOTH: &str = "message.timestamp.difference.max.ms";
+        const BEFORE: &str = "message.timestamp.before.max.ms";
+        const AFTER: &str = "message.timestamp.after.max.ms";
+        let max = i64::MAX.to_string();
+        let bounds = |topic: &[(&str, &str)], broker: &[(&str, &str)]| {
+            let config = TopicConfig::resolve(&map(topic), &map(broker)).expect("legal");
+            (config.timestamp_before_max_ms, config.timestamp_after_max_ms)
+        };
+        assert_eq!(bounds(&[], &[]), (i64::MAX, HOUR));
+        assert_eq!(bounds(&[(BOTH, "5")], &[]), (5, 5));
+        assert_eq!(bounds(&[], &[(BOTH, "5")]), (5, 5));
+        assert_eq!(bounds(&[(BOTH, "5")], &[(BOTH, "6")]), (5, 5));
+        assert_eq!(bounds(&[(BOTH, "5"), (BEFORE, "7")], &[(AFTER, "8")]), (7, 8));
+        assert_eq!(bounds(&[(BOTH, "5"), (BEFORE, &max), (AFTER, &max)], &[]), (5, 5));
+        assert_eq!(bounds(&[(BOTH, &max)], &[]), (i64::MAX, i64::MAX));
+        assert_eq!(bounds(&[(AFTER, &max)], &[]), (i64::MAX, i64::MAX));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The docs say what a key does here. Keys of Kafka's that have nothing to act on are kept and described, because tools
 //! copy and compare them.
 
-use super::value::Rule::{self, Boolean, ListOf, OneOf, Real, Replicas, Whole, WholeOr};
+use super::value::Rule::{self, Boolean, KafkaVersion, ListOf, OneOf, Real, Replicas, Whole, WholeOr};
 use super::{ConfigKey, ConfigType};
 
 /// Kafka's INT.
@@ -161,6 +161,22 @@ pub const TOPIC_CONFIGS: &[ConfigKey] = &[
         "The largest record batch that is taken, after compression.",
     ),
     key(
+        "message.downconversion.enable",
+        ConfigType::Boolean,
+        "true",
+        Boolean,
+        Some("log.message.downconversion.enable"),
+        "Deprecated, accepted for Kafka's tools: no client that is served needs records in an older format.",
+    ),
+    key(
+        "message.format.version",
+        ConfigType::String,
+        "3.0-IV1",
+        KafkaVersion,
+        Some("log.message.format.version"),
+        "Deprecated, accepted for Kafka's tools: records are kept in the newest format, whatever this says.",
+    ),
+    key(
         "message.timestamp.after.max.ms",
         ConfigType::Long,
         "3600000",
@@ -175,6 +191,14 @@ pub const TOPIC_CONFIGS: &[ConfigKey] = &[
         LONG_0,
         Some("log.message.timestamp.before.max.ms"),
         "How far in the past a record's timestamp may lie where the type is CreateTime.",
+    ),
+    key(
+        "message.timestamp.difference.max.ms",
+        ConfigType::Long,
+        "9223372036854775807",
+        LONG_0,
+        Some("log.message.timestamp.difference.max.ms"),
+        "Deprecated: stands for message.timestamp.before.max.ms and after.max.ms where these are not set.",
     ),
     key(
         "message.timestamp.type",

@@ -82,6 +82,16 @@ impl<'a> Layers<'a> {
         self.read(name, whole)
     }
 
+    /// How far a record's time may be off in one direction. Where the direction has no bound of its own, the key that Kafka
+    /// had for both until 3.6 gives it (`LogConfig.getMessageTimestampBeforeMaxMs`).
+    fn timestamp_max(&self, name: &str) -> Result<i64, ConfigError> {
+        const BOTH: &str = "message.timestamp.difference.max.ms";
+        let is_set = |name: &str| self.topic.contains_key(name) || self.broker.contains_key(name);
+        let own = self.whole(name)?;
+        let bounded = is_set(name) && own != i64::MAX;
+        if !bounded && is_set(BOTH) { self.whole(BOTH) } else { Ok(own) }
+    }
+
     fn level(&self, name: &str) -> Result<i32, ConfigError> {
         self.read(name, |text| i32::try_from(whole(text)?).ok())
     }
@@ -129,8 +139,8 @@ impl TopicConfig {
             max_compaction_lag_ms: layers.whole("max.compaction.lag.ms")?,
             max_message_bytes: layers.read("max.message.bytes", |text| u32::try_from(whole(text)?).ok())?,
             timestamp_type,
-            timestamp_after_max_ms: layers.whole("message.timestamp.after.max.ms")?,
-            timestamp_before_max_ms: layers.whole("message.timestamp.before.max.ms")?,
+            timestamp_after_max_ms: layers.timestamp_max("message.timestamp.after.max.ms")?,
+            timestamp_before_max_ms: layers.timestamp_max("message.timestamp.before.max.ms")?,
             min_cleanable_dirty_ratio: layers.read("min.cleanable.dirty.ratio", real)?,
             min_compaction_lag_ms: layers.whole("min.compaction.lag.ms")?,
             retention_bytes: u64::try_from(layers.whole("retention.bytes")?).ok(),

@@ -26,7 +26,43 @@ pub enum Rule {
     ListOf(&'static [&'static str]),
     /// `*`, or `partition:broker` items.
     Replicas,
+    /// A release of Kafka's, or one of the states of its protocol in between.
+    KafkaVersion,
 }
+
+/// Kafka's releases up to 4.0, with the number of numbered states of the protocol that led to each.
+const KAFKA_RELEASES: &[(&str, u8)] = &[
+    ("0.8.0", 0),
+    ("0.8.1", 0),
+    ("0.8.2", 0),
+    ("0.9.0", 0),
+    ("0.10.0", 2),
+    ("0.10.1", 3),
+    ("0.10.2", 1),
+    ("0.11.0", 3),
+    ("1.0", 1),
+    ("1.1", 1),
+    ("2.0", 2),
+    ("2.1", 3),
+    ("2.2", 2),
+    ("2.3", 2),
+    ("2.4", 2),
+    ("2.5", 1),
+    ("2.6", 1),
+    ("2.7", 3),
+    ("2.8", 2),
+    ("3.0", 2),
+    ("3.1", 1),
+    ("3.2", 1),
+    ("3.3", 4),
+    ("3.4", 1),
+    ("3.5", 3),
+    ("3.6", 3),
+    ("3.7", 5),
+    ("3.8", 1),
+    ("3.9", 1),
+    ("4.0", 2),
+];
 
 /// The items of a comma separated list. An empty text is an empty list.
 pub(super) fn items(list: &str) -> impl Iterator<Item = &str> {
@@ -59,6 +95,7 @@ impl Rule {
             Self::OneOf(names) => names.contains(&text.trim()),
             Self::ListOf(names) => items(text).all(|item| names.contains(&item)),
             Self::Replicas => text.trim() == "*" || items(text).all(is_replica),
+            Self::KafkaVersion => is_kafka_version(text.trim()),
         }
     }
 
@@ -72,6 +109,7 @@ impl Rule {
             Self::OneOf(names) => format!("one of {}", names.join(", ")),
             Self::ListOf(names) => format!("a list of {}", names.join(", ")),
             Self::Replicas => "* or a list of partition:broker".to_owned(),
+            Self::KafkaVersion => "a version of Kafka's up to 4.0, such as 2.8 or 3.0-IV1".to_owned(),
         }
     }
 }
@@ -79,6 +117,18 @@ impl Rule {
 fn is_replica(item: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     item.split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
+}
+
+/// As Kafka's `MetadataVersion.fromVersionString`: what follows the two or three numbers of a release is not looked at.
+fn is_kafka_version(text: &str) -> bool {
+    let numbers = if text.starts_with("0.") { 3 } else { 2 };
+    let parts: Vec<&str> = text.trim_end_matches('.').split('.').collect();
+    let version = if parts.len() > numbers { parts[..numbers].join(".") } else { text.to_owned() };
+    KAFKA_RELEASES.iter().any(|(release, states)| match version.strip_prefix(release) {
+        Some("") => true,
+        Some(state) => (0..*states).any(|number| state == format!("-IV{number}")),
+        None => false,
+    })
 }
 
 impl ConfigKey {
