@@ -7,7 +7,7 @@
 
 pub(crate) mod coordinator;
 
-use forebay_log::{ColdError, LogError, ProducerError, Unavailable, ValidateError};
+use forebay_log::{ColdError, LogError, ProducerError, RecordFault, Unavailable, ValidateError};
 use forebay_metadata::SubmitError;
 use forebay_metadata::command::Refusal;
 use forebay_metadata::config::ConfigError;
@@ -218,10 +218,12 @@ impl ProduceRefusal {
             ValidateError::ZstdTooOld => (ErrorCode::UnsupportedCompressionType, Vec::new()),
             ValidateError::TooLarge { .. } | ValidateError::Inflated { .. } => (ErrorCode::MessageTooLarge, Vec::new()),
             ValidateError::Corrupt(error) => (corrupt(&error), Vec::new()),
-            ValidateError::Timestamp { .. } => (ErrorCode::InvalidTimestamp, Vec::new()),
-            ValidateError::NoKey { indexes } => {
-                let message = || Some("records of a compacted topic need a key".to_owned());
-                (ErrorCode::InvalidRecord, indexes.into_iter().map(|index| (index, message())).collect())
+            ValidateError::Timestamp(_) => (ErrorCode::InvalidTimestamp, Vec::new()),
+            ValidateError::BadRecords(bad) => {
+                // Of several faults the time's gives the code, as in Kafka.
+                let of_time = bad.iter().any(|bad| matches!(bad.fault, RecordFault::Timestamp { .. }));
+                let code = if of_time { ErrorCode::InvalidTimestamp } else { ErrorCode::InvalidRecord };
+                (code, bad.into_iter().map(|bad| (bad.index, Some(bad.fault.to_string()))).collect())
             }
             ValidateError::OldMagic(_)
             | ValidateError::ManyBatches(_)

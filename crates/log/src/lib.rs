@@ -42,5 +42,5 @@ pub use producers::{ProducerDescription, ProducerError, Verification, Verificati
 pub use recover::{RecoverError, Recovered, Recovery, Sealers};
 pub use search::TimestampedOffset;
 pub use upload::{UploadConfig, UploadError};
-pub use validate::{ValidateError, Validated, validate};
+pub use validate::{BadRecord, RecordFault, ValidateError, Validated, validate};
 pub use waiters::Bell;

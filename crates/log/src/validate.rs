@@ -2,12 +2,14 @@
 //!
 //! The checks come in Kafka's order (semantic 21), so that a request with two faults gets Kafka's answer.
 //!
-//! Differs from Kafka: records are decompressed only where something depends on them (a compacted topic, a codec of the
-//! topic's own). Kafka decompresses and reads them all, at many times the cost of all else that is done for a batch. Here the
-//! records of an uncompressed batch are counted by their sizes; of a compressed one the header's count is believed, and of
-//! both its timestamps. They are under the producer's checksum; a reader that does not believe them reads the records itself,
-//! and a search by time passes over a batch that it cannot read (`search`). What a batch may come to when it is decompressed
-//! is bounded (`inflate`); in Kafka it is not.
+//! Differs from Kafka: records are decompressed and read only where something depends on them: a compacted topic, a codec of
+//! the topic's own, a topic that bounds how old a record may be, and a batch whose header owns to a time too far ahead, to
+//! name the records at fault. Kafka decompresses and reads them all, at many times the cost of all else that is done for a
+//! batch. Here the records of an uncompressed batch are counted by their sizes; of a compressed one the header's count is
+//! believed, and of both its highest timestamp: with `message.timestamp.before.max.ms` left alone, a batch whose header names
+//! a lower one than its records have is taken. They are under the producer's checksum; a reader that does not believe them
+//! reads the records itself, and a search by time passes over a batch that it cannot read (`search`). What a batch may come to
+//! when it is decompressed is bounded (`inflate`); in Kafka it is not.
 //!
 //! Sources: Kafka's `LogValidator`, `UnifiedLog.analyzeAndValidateRecords`; KIP-467 (errors per record).
 
@@ -27,6 +29,9 @@ const MAGIC: i8 = 2;
 
 /// The first Produce version that may carry zstd (KIP-110).
 const ZSTD_PRODUCE_VERSION: i16 = 7;
+
+/// Kafka's time of a record that has none.
+const NO_TIMESTAMP: i64 = -1;
 
 /// Records named in one error: enough for a client to see what is wrong.
 const BAD_RECORDS_MAX: usize = 100;
@@ -80,10 +85,57 @@ pub enum ValidateError {
     Producer { id: i64, epoch: i16, sequence: i32 },
     #[error("a transactional batch needs a producer id")]
     NoProducer,
-    #[error("records of a compacted topic need a key, {} have none", indexes.len())]
-    NoKey { indexes: Vec<i32> },
+    /// At least one record.
+    #[error("{} of the batch's records are not taken, the first at index {}: {}", .0.len(), .0[0].index, .0[0].fault)]
+    BadRecords(Vec<BadRecord>),
+    /// By the header, though no record has that time.
+    #[error("the batch says of its highest timestamp what none of its records has: {0}")]
+    Timestamp(RecordFault),
+}
+
+/// A record that keeps its batch out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// In the batch, from 0.
+    pub index: i32,
+    pub fault: RecordFault,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    #[error("a record of a compacted topic needs a key")]
+    NoKey,
     #[error("timestamp {timestamp} is not within {before} ms before and {after} ms after the broker's {now}")]
     Timestamp { timestamp: i64, now: Timestamp, before: i64, after: i64 },
+}
+
+/// Which times a topic takes, where they are the producers'.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    now: Timestamp,
+    before: i64,
+    after: i64,
+}
+
+impl Bounds {
+    fn of(config: &TopicConfig, now: Timestamp) -> Option<Self> {
+        let (before, after) = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
+        (config.timestamp_type == TimestampType::CreateTime).then_some(Self { now, before, after })
+    }
+
+    fn check(self, timestamp: i64) -> Result<(), RecordFault> {
+        let Self { now, before, after } = self;
+        let ahead = timestamp.saturating_sub(now.as_millis());
+        if timestamp != NO_TIMESTAMP && (ahead > after || ahead.saturating_neg() > before) {
+            return Err(RecordFault::Timestamp { timestamp, now, before, after });
+        }
+        Ok(())
+    }
+
+    /// Whether each record is looked at: the header does not tell which is the oldest, nor which are too far ahead.
+    fn are_of_each_record(self, header: &BatchHeader) -> bool {
+        self.before < i64::MAX || self.check(header.max_timestamp).is_err()
+    }
 }
 
 impl Partition {
@@ -95,7 +147,7 @@ impl Partition {
         produce_version: i16,
         now: Timestamp,
     ) -> Result<Validated, ValidateError> {
-        if is_short(&bytes, config) {
+        if is_short(&bytes, config, now) {
             return validate(bytes, config, produce_version, now);
         }
         let config = Arc::clone(config);
@@ -104,10 +156,13 @@ impl Partition {
 }
 
 /// Whether a batch is checked in a fraction of a millisecond.
-fn is_short(bytes: &[u8], config: &TopicConfig) -> bool {
+fn is_short(bytes: &[u8], config: &TopicConfig, now: Timestamp) -> bool {
     // What is no batch is refused at once.
-    let Ok(Ok(codec)) = BatchHeader::parse(bytes).map(|header| header.codec()) else { return true };
-    let reads = config.cleanup.compact || codec_of(config).is_some_and(|wanted| wanted != codec);
+    let Ok(header) = BatchHeader::parse(bytes) else { return true };
+    let Ok(codec) = header.codec() else { return true };
+    let reads = config.cleanup.compact
+        || codec_of(config).is_some_and(|wanted| wanted != codec)
+        || Bounds::of(config, now).is_some_and(|bounds| bounds.are_of_each_record(&header));
     match codec {
         Codec::None if reads => bytes.len() <= READ_IN_PLACE_MAX,
         // However few bytes they are, they may come to many.
@@ -148,15 +203,15 @@ pub fn validate(
     check_header(&header)?;
     check_count(&bytes).map_err(ValidateError::Records)?;
     let inflated_max = inflated_size_max(limit);
-    if config.cleanup.compact {
-        bytes = check_keys(bytes, inflated_max)?;
+    let bounds = Bounds::of(config, now);
+    let each_bounded = bounds.filter(|bounds| bounds.are_of_each_record(&header));
+    if config.cleanup.compact || each_bounded.is_some() {
+        bytes = check_records(bytes, config.cleanup.compact, each_bounded, inflated_max)?;
     }
+    bounds.map_or(Ok(()), |bounds| bounds.check(header.max_timestamp)).map_err(ValidateError::Timestamp)?;
     bytes = to_codec(bytes, codec, config, inflated_max)?;
     let log_append_time = match config.timestamp_type {
-        TimestampType::CreateTime => {
-            check_timestamp(&header, config, now)?;
-            None
-        }
+        TimestampType::CreateTime => None,
         TimestampType::LogAppendTime => {
             set_log_append_time(&mut bytes, now.as_millis());
             Some(now)
@@ -187,29 +242,29 @@ fn check_header(header: &BatchHeader) -> Result<(), ValidateError> {
     Ok(())
 }
 
-fn check_timestamp(header: &BatchHeader, config: &TopicConfig, now: Timestamp) -> Result<(), ValidateError> {
-    let (before, after) = (config.timestamp_before_max_ms, config.timestamp_after_max_ms);
-    let timestamp = header.max_timestamp;
-    let ahead = timestamp.saturating_sub(now.as_millis());
-    // No timestamp is none too old.
-    if timestamp >= 0 && (ahead > after || ahead.saturating_neg() > before) {
-        return Err(ValidateError::Timestamp { timestamp, now, before, after });
-    }
-    Ok(())
-}
-
-fn check_keys(bytes: BytesMut, inflated_max: usize) -> Result<BytesMut, ValidateError> {
+/// Reads every record of a batch, and gives the batch back.
+fn check_records(
+    bytes: BytesMut,
+    keyed: bool,
+    bounds: Option<Bounds>,
+    inflated_max: usize,
+) -> Result<BytesMut, ValidateError> {
     let batch = bytes.freeze();
-    let mut indexes = Vec::new();
+    let mut bad = Vec::new();
     for (index, record) in (0..).zip(records(&batch, inflated_max).map_err(unreadable)?) {
-        if record.map_err(unreadable)?.key.is_none() && indexes.len() < BAD_RECORDS_MAX {
-            indexes.push(index);
+        let record = record.map_err(unreadable)?;
+        let checked = if keyed && record.key.is_none() {
+            Err(RecordFault::NoKey)
+        } else {
+            bounds.map_or(Ok(()), |bounds| bounds.check(record.timestamp))
+        };
+        if let Err(fault) = checked
+            && bad.len() < BAD_RECORDS_MAX
+        {
+            bad.push(BadRecord { index, fault });
         }
     }
-    if !indexes.is_empty() {
-        return Err(ValidateError::NoKey { indexes });
-    }
-    Ok(mutable(batch))
+    if bad.is_empty() { Ok(mutable(batch)) } else { Err(ValidateError::BadRecords(bad)) }
 }
 
 /// The codec that the topic wants its batches in, where it wants one.
@@ -338,14 +393,15 @@ mod tests {
             builder.push(NOW.as_millis(), Some(b"key"), Some(&vec![0; size]), &[]);
             builder.build()
         };
-        let short = |codec, size, pairs: &[(&str, &str)]| is_short(&sized(codec, size), &config(pairs));
+        let short = |codec, size, pairs: &[(&str, &str)]| is_short(&sized(codec, size), &config(pairs), NOW);
         let (compact, zstd) = (&[("cleanup.policy", "compact")][..], &[("compression.type", "zstd")][..]);
         assert!(
             short(Codec::None, 1_000_000, &[])
                 && short(Codec::Gzip, 2_000_000, &[])
                 && !short(Codec::None, 2_000_000, &[])
         );
-        for pairs in [compact, zstd] {
+        let bounded = &[("message.timestamp.before.max.ms", "1000")][..];
+        for pairs in [compact, zstd, bounded] {
             assert!(
                 short(Codec::None, 1_000, pairs)
                     && !short(Codec::None, 100_000, pairs)
@@ -353,6 +409,10 @@ mod tests {
             );
         }
         assert!(short(Codec::Zstd, 100_000, zstd), "it is in the topic's codec");
+        let stamped = [bounded[0], ("message.timestamp.type", "LogAppendTime")];
+        assert!(short(Codec::Gzip, 10, &stamped), "the producer's times do not count");
+        let early = Timestamp::from_millis(NOW.as_millis() - 4_000_000);
+        assert!(!is_short(&sized(Codec::Gzip, 10), &config(&[]), early), "who is too far ahead is looked for");
     }
 
     #[test]
@@ -383,7 +443,47 @@ mod tests {
             builder.push(NOW.as_millis(), key, Some(b"v"), &[]);
         }
         let error = validate(builder.build(), &config(&[("cleanup.policy", "compact")]), 9, NOW).map(|ok| ok.header);
-        assert!(matches!(error, Err(ValidateError::NoKey { indexes }) if indexes == [1, 3]));
+        let Err(ValidateError::BadRecords(bad)) = error else { panic!("{error:?}") };
+        assert!(bad.iter().all(|bad| bad.fault == RecordFault::NoKey));
+        assert_eq!(bad.iter().map(|bad| bad.index).collect::<Vec<_>>(), [1, 3]);
+    }
+
+    /// Each record's time counts once the topic bounds the past, whatever the header says; by default the header's word does.
+    #[test]
+    fn records_out_of_bounds_are_named() {
+        let now = NOW.as_millis();
+        let bad = |codec, times: &[i64], pairs: &[(&str, &str)]| {
+            let mut builder = BatchBuilder::new(now).codec(codec);
+            for time in times {
+                builder.push(*time, None, Some(b"v"), &[]);
+            }
+            match validate(builder.build(), &config(pairs), 9, NOW).map(|ok| ok.header) {
+                Ok(_) => Vec::new(),
+                Err(ValidateError::BadRecords(bad)) => bad.iter().map(|bad| bad.index).collect(),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let bounded = &[("message.timestamp.before.max.ms", "1000")][..];
+        for codec in [Codec::None, Codec::Gzip, Codec::Zstd] {
+            assert_eq!(bad(codec, &[now, now - 1_001, now], bounded), [1]);
+            assert_eq!(bad(codec, &[now, now - 1_000, -1], bounded), [0; 0], "no time is none too old");
+            assert_eq!(bad(codec, &[5, now, -2, now + 3_600_001], bounded), [0, 2, 3]);
+            assert_eq!(bad(codec, &[now, now - 1_001, now], &[]), [0; 0]);
+            assert_eq!(bad(codec, &[now, now + 3_600_001, now], &[]), [1], "the header owns to it");
+            let difference = &[("message.timestamp.difference.max.ms", "1000")][..];
+            assert_eq!(bad(codec, &[now + 1_001, now, now - 1_001], difference), [0, 2]);
+            let stamped = [bounded[0], ("message.timestamp.type", "LogAppendTime")];
+            assert_eq!(bad(codec, &[5, now], &stamped), [0; 0]);
+        }
+    }
+
+    /// A header may name a highest time that no record has. It is what searches and retention go by, so it counts too.
+    #[test]
+    fn the_headers_time_is_within_bounds_too() {
+        let lying = forged(35, &(NOW.as_millis() + 3_600_001).to_be_bytes());
+        assert!(
+            refused(lying, &[]).starts_with("the batch says of its highest timestamp what none of its records has")
+        );
     }
 
     #[test]

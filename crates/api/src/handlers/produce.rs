@@ -10,7 +10,8 @@
 //! Differs from Kafka: `acks=1` and `acks=all` are the same, every record is durable before its ack; `timeout.ms` is not
 //! looked at, a durable write either happens or the broker epoch ends. A throttle time comes from the room of the
 //! write-ahead log, not from quotas; its request has waited before the answer, where Kafka mutes the channel after it. The
-//! current leader is not told (KIP-951): there is one broker. Records inside a batch are not all read, see `log::validate`.
+//! current leader is not told (KIP-951): there is one broker. Records inside a batch are read only where the topic asks for
+//! what the header does not tell, see `log::validate`: by default their times are bounded by the header's highest.
 //! Versions 0 to 2 are advertised and refused, as in Kafka 4 (KAFKA-18659).
 
 use std::sync::Arc;

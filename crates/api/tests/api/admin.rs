@@ -238,7 +238,7 @@ async fn deprecated_keys_are_kept() {
          produce a/0 x time=5 -> base=0
          edit topic a message.format.version=set:0.10.0-IV1 message.downconversion.enable=set:false -> NONE
          edit topic a message.timestamp.difference.max.ms=set:1000 -> NONE
-         produce a/0 x time=5 -> INVALID_TIMESTAMP
+         produce a/0 x time=5 -> INVALID_TIMESTAMP records=[0]
          produce a/0 y -> base=1
          alter topic a message.format.version=0.1 -> INVALID_CONFIG: invalid value \"0.1\" for topic config message.format.version: it must be a version of Kafka's up to 4.0, such as 2.8 or 3.0-IV1
          edit topic a message.timestamp.difference.max.ms=set:-1 -> INVALID_CONFIG: invalid value \"-1\" for topic config message.timestamp.difference.max.ms: it must be a whole number of 0 or more

@@ -35,7 +35,9 @@ pub async fn produce(world: &World, step: &Step<'_>) -> Result<String, String> {
 fn batch(world: &World, step: &Step<'_>) -> BytesMut {
     let now = world.context().env.now().as_millis();
     let times: Vec<i64> = match step.options.get("time") {
-        Some(times) => times.split(',').map(|time| time.parse().expect("a time")).collect(),
+        Some(times) => {
+            times.split(',').map(|time| if time == "now" { now } else { time.parse().expect("a time") }).collect()
+        }
         None => vec![now],
     };
     let mut builder = BatchBuilder::new(times[0]);
@@ -172,7 +174,8 @@ async fn batches_that_are_refused() {
          produce a/0 x id=7 seq=-1 -> INVALID_RECORD
          produce a/0 x codec=zstd v=6 -> UNSUPPORTED_COMPRESSION_TYPE
          produce a/0 x codec=zstd v=7 -> base=0
-         produce a/0 x time=9000000000000 -> INVALID_TIMESTAMP
+         produce a/0 x time=9000000000000 -> INVALID_TIMESTAMP records=[0]
+         produce a/0 x time=9000000000000 v=7 -> INVALID_TIMESTAMP
          produce a/0 x time=5 -> base=1
          produce stamped/0 x time=9000000000000 -> base=0 stamped
          produce small/0 0123456789012345 -> MESSAGE_TOO_LARGE
@@ -184,6 +187,29 @@ async fn batches_that_are_refused() {
          wait 1 -> waited
          produce a/9 x acks=0 -> closed: records sent with acks=0 could not be appended: UNKNOWN_TOPIC_OR_PARTITION
          fetch a/0 2 -> hw=3 lso=3 start=0: 2:x",
+    )
+    .await;
+}
+
+/// Where the topic bounds how old a record may be, each is looked at, compressed or not: one that is too old keeps its whole
+/// batch out, by its index, and neither offsets nor sequences have moved.
+#[tokio::test(start_paused = true)]
+async fn an_old_record_keeps_its_batch_out() {
+    check(
+        "create a message.timestamp.before.max.ms=60000 -> NONE
+         create compacted cleanup.policy=compact message.timestamp.before.max.ms=60000 -> NONE
+         produce a/0 x,y,z time=now,now,now id=7 seq=0 -> base=0
+         produce a/0 x,y,z time=now,5,now id=7 seq=3 -> INVALID_TIMESTAMP records=[1]
+         produce a/0 x,y,z time=now,5,now id=7 seq=3 codec=gzip -> INVALID_TIMESTAMP records=[1]
+         produce a/0 x,y,z time=now,5,now id=7 seq=3 codec=zstd -> INVALID_TIMESTAMP records=[1]
+         produce a/0 x,y,z time=now,5,now id=7 seq=3 v=7 -> INVALID_TIMESTAMP
+         produce a/0 x,y,z time=now,now,now id=7 seq=3 codec=zstd -> base=3
+         produce a/0 w time=now id=7 seq=6 -> base=6
+         # the fault of a time gives the code of both
+         produce compacted/0 x,y,z key=k,-,k time=5,5,now -> INVALID_TIMESTAMP records=[0, 1]
+         produce compacted/0 x,y,z key=k,-,k time=now -> INVALID_RECORD records=[1]
+         edit topic a message.timestamp.before.max.ms=delete: -> NONE
+         produce a/0 x,y,z time=now,5,now id=7 seq=7 -> base=7",
     )
     .await;
 }
