@@ -16,6 +16,7 @@
 //!
 //! Sources: D1, D4, D5, D8, D9.
 
+mod aborted;
 mod cold;
 mod inflate;
 mod open;

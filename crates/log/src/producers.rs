@@ -1,8 +1,8 @@
 //! The producers of one partition: who may append what next, which transactions are open, where the last stable offset is.
 //!
-//! Owns: sequence and epoch checks, the duplicate window, open and just-ended transactions, the aborted list,
-//! verification of first transactional batches. Leaves to others: offsets (`partition`), how the state is stored
-//! (`format`), what a transaction is allowed to contain (the transaction coordinator).
+//! Owns: sequence and epoch checks, the duplicate window, open and just-ended transactions, verification of first
+//! transactional batches. Leaves to others: offsets (`partition`), how aborted transactions are found (`aborted`), how the
+//! state is stored (`format`), what a transaction is allowed to contain (the transaction coordinator).
 //!
 //! The state here runs ahead of what is durable: it is as of the log end offset (D1). Two things are looked at from the
 //! high watermark instead, because readers see them: the last stable offset and the aborted list. And what a snapshot
@@ -31,6 +31,8 @@ use forebay_format::{
     ProducerState,
 };
 use forebay_types::{Offset, ProducerEpoch, ProducerId, Timestamp};
+
+use crate::aborted::AbortedTxns;
 
 /// Why a producer's batch or marker is not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,8 +132,7 @@ pub(crate) struct Producers {
     open: BTreeMap<Offset, ProducerId>,
     /// Transactions whose marker is appended but not below the high watermark: first offset to marker offset.
     ended: BTreeMap<Offset, Offset>,
-    /// Aborted transactions by the offset of their marker.
-    aborted: Vec<AbortedTxn>,
+    aborted: AbortedTxns,
     /// Guards given out and not yet used or taken away.
     verifying: BTreeMap<ProducerId, Given>,
     guards_given: u64,
@@ -141,9 +142,12 @@ impl Producers {
     /// Takes over the state as of an offset: from a snapshot, or from footers through [`Producers::absorb`].
     pub fn restore(snapshot: PartitionProducers, now: Instant) -> Self {
         let PartitionProducers { producers, aborted } = snapshot;
-        let open = producers.iter().filter_map(|(id, state)| state.open_txn.map(|first| (first, *id))).collect();
+        let open: BTreeMap<Offset, ProducerId> =
+            producers.iter().filter_map(|(id, state)| state.open_txn.map(|first| (first, *id))).collect();
+        let mut known = AbortedTxns::default();
+        known.extend(&aborted, open.keys().next().copied());
         let states = producers.into_iter().map(|(id, state)| (id, Known { state, heard: now })).collect();
-        Self { states, open, aborted, ..Self::default() }
+        Self { states, open, aborted: known, ..Self::default() }
     }
 
     /// Moves past a range of the log as its footer tells it, before anything is appended.
@@ -159,7 +163,7 @@ impl Producers {
                 self.open.insert(first, change.producer);
             }
         }
-        self.aborted.extend_from_slice(aborted);
+        self.aborted.extend(aborted, self.open.keys().next().copied());
     }
 
     /// Whether a client's batch may come next.
@@ -297,7 +301,7 @@ impl Producers {
         self.ended.insert(first_offset, batch.last_offset);
         (marker.kind == MarkerKind::Abort).then(|| {
             let aborted = AbortedTxn { producer: producer.id, first_offset, last_offset: batch.last_offset };
-            self.aborted.push(aborted);
+            self.aborted.push(aborted, self.open.keys().next().copied());
             aborted
         })
     }
@@ -331,16 +335,12 @@ impl Producers {
 
     /// Aborted transactions that reach into `[from, end)`, by their first offset, with what a fetch answers of each.
     pub fn aborted_between(&self, from: Offset, end: Offset) -> Vec<AbortedTxn> {
-        let first = self.aborted.partition_point(|txn| txn.last_offset < from);
-        let mut overlapping: Vec<_> =
-            self.aborted[first..].iter().filter(|txn| txn.first_offset < end).copied().collect();
-        overlapping.sort_by_key(|txn| txn.first_offset);
-        overlapping
+        self.aborted.between(from, end)
     }
 
     /// Forgets aborted transactions whose marker lies below the log start: nobody can read their records.
     pub fn forget_below(&mut self, log_start: Offset) {
-        self.aborted.retain(|txn| txn.last_offset >= log_start);
+        self.aborted.forget_below(log_start);
     }
 
     /// Forgets producers that have been silent for `period`, and guards that nobody has come back with for as long.
@@ -378,8 +378,7 @@ impl Producers {
             Some(behind) => behind.state.clone().map(|state| (*id, state)),
         };
         let producers = self.states.iter().filter_map(committed).collect();
-        let aborted = self.aborted.iter().filter(|txn| txn.last_offset < committed_end).copied().collect();
-        PartitionProducers { producers, aborted }
+        PartitionProducers { producers, aborted: self.aborted.below(committed_end) }
     }
 }
 
