@@ -42,6 +42,8 @@ pub(crate) mod produce;
 pub(crate) mod sync_group;
 pub(crate) mod txn_offset_commit;
 
+use std::collections::BTreeSet;
+
 use forebay_wire::kafka::messages::ApiKey;
 use futures::StreamExt;
 
@@ -56,6 +58,13 @@ pub(crate) fn unsupported_version(api: &Api, call: &Call<'_>) -> Result<Reply, C
     }
     let (min, max) = (*api.versions.start(), api.version_max());
     Err(CallError::Version { api: api.name, version: call.version(), min, max })
+}
+
+/// What a request names, each once and in the order in which it first comes: an answer can be much longer than its
+/// question.
+fn once<T: Clone + Ord>(named: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    named.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
 /// Runs what one request asks for several times, at most `in_flight_max` at once; the outputs come in order.

@@ -10,7 +10,7 @@ use forebay_wire::kafka::messages::{DescribeGroupsRequest, DescribeGroupsRespons
 use crate::call::{Call, CallError, Reply};
 use crate::context::Context;
 use crate::errors;
-use crate::handlers::in_order;
+use crate::handlers::{in_order, once};
 use crate::lookup::text;
 
 /// READ, DELETE and DESCRIBE as bits of Kafka's `AclOperation`.
@@ -32,7 +32,7 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
         let operations = if with_operations { ALL_OPERATIONS } else { i32::MIN };
         described.with_group_id(text(id).into()).with_authorized_operations(operations)
     };
-    let groups = request.groups.iter().map(|id| one(id.as_str().to_owned())).collect();
+    let groups = once(request.groups.iter().map(|id| id.as_str())).into_iter().map(|id| one(id.to_owned())).collect();
     call.answer(&DescribeGroupsResponse::default().with_groups(in_order(groups, GROUPS_IN_FLIGHT_MAX).await))
 }
 

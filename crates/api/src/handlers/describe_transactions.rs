@@ -11,7 +11,7 @@ use forebay_wire::kafka::messages::{DescribeTransactionsRequest, DescribeTransac
 use crate::call::{Call, CallError, Reply};
 use crate::context::Context;
 use crate::errors;
-use crate::handlers::in_order;
+use crate::handlers::{in_order, once};
 use crate::lookup::text;
 
 /// Ids of one request that are asked about at once.
@@ -28,7 +28,8 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
         };
         described.with_transactional_id(text(id).into())
     };
-    let states = request.transactional_ids.iter().map(|id| one(id.as_str().to_owned())).collect();
+    let ids = once(request.transactional_ids.iter().map(|id| id.as_str()));
+    let states = ids.into_iter().map(|id| one(id.to_owned())).collect();
     let states = in_order(states, IDS_IN_FLIGHT_MAX).await;
     call.answer(&DescribeTransactionsResponse::default().with_transaction_states(states))
 }

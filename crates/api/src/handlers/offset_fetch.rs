@@ -5,6 +5,8 @@
 //! Differs from Kafka: offsets that were committed for an earlier topic of the same name are not given, and those of a
 //! topic in the trash neither, until it comes back.
 
+use std::collections::BTreeSet;
+
 use forebay_coordinator::machine::group::{
     Fetch, FetchTopic, FetchedPartition, FetchedTopic, GroupError, Position, Reply as GroupReply, Request,
 };
@@ -47,17 +49,16 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
     let request: OffsetFetchRequest = call.decode()?;
     let stable = request.require_stable;
     if call.version() < BATCH_VERSION {
-        let topic = |name: &str, indexes: &[i32]| (name.to_owned(), indexes.to_vec());
         let topics = request.topics.as_ref();
-        let topics = topics.map(|topics| topics.iter().map(|it| topic(&it.name, &it.partition_indexes)).collect());
+        let topics = topics.map(|topics| distinct(topics.iter().map(|it| (&**it.name, &it.partition_indexes[..]))));
         let asked = Asked { group: request.group_id.as_str().to_owned(), topics };
         let fetched = fetch(context, &asked, stable).await;
         return call.answer(&single(asked, fetched, call.version()));
     }
-    let groups = request.groups.iter().map(|group| {
-        let topic = |name: &str, indexes: &[i32]| (name.to_owned(), indexes.to_vec());
+    let mut seen = BTreeSet::new();
+    let groups = request.groups.iter().filter(|group| seen.insert(group.group_id.as_str())).map(|group| {
         let topics = group.topics.as_ref();
-        let topics = topics.map(|topics| topics.iter().map(|it| topic(&it.name, &it.partition_indexes)).collect());
+        let topics = topics.map(|topics| distinct(topics.iter().map(|it| (&**it.name, &it.partition_indexes[..]))));
         Asked { group: group.group_id.as_str().to_owned(), topics }
     });
     let one = |asked: Asked| async move {
@@ -70,6 +71,15 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
     };
     let groups = in_order(groups.map(one).collect(), GROUPS_IN_FLIGHT_MAX).await;
     call.answer(&OffsetFetchResponse::default().with_groups(groups))
+}
+
+/// Topics and their partitions, each once: an offset can have much longer metadata than its question.
+fn distinct<'a>(topics: impl Iterator<Item = (&'a str, &'a [i32])>) -> Vec<(String, Vec<i32>)> {
+    let mut seen = BTreeSet::new();
+    let once = |(name, indexes): (&'a str, &[i32])| {
+        (name.to_owned(), indexes.iter().copied().filter(|index| seen.insert((name, *index))).collect())
+    };
+    topics.map(once).collect()
 }
 
 async fn fetch(context: &Context, asked: &Asked, require_stable: bool) -> Result<Vec<Answered>, ErrorCode> {

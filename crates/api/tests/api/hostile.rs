@@ -1,7 +1,11 @@
 //! Frames that are no requests: each closes its own connection, says why, and leaves everybody else alone.
 
 use bytes::BytesMut;
-use forebay_wire::kafka::messages::{FetchRequest, MetadataRequest};
+use forebay_wire::kafka::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use forebay_wire::kafka::messages::{
+    DescribeGroupsRequest, DescribeTransactionsRequest, FetchRequest, MetadataRequest, OffsetFetchRequest,
+};
+use forebay_wire::kafka::protocol::StrBytes;
 
 use crate::script::check_in;
 use crate::world::{World, frame};
@@ -36,6 +40,27 @@ async fn each_fault_closes_one_connection() {
     let lengths = [0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff];
     assert_eq!(closed(&world, &lengths).await, "cannot decode MetadataRequest of version 1");
     check_in(&mut world, "metadata a -> a: 0 leader=1 epoch=0").await;
+}
+
+/// Of what is named a thousand times one answer is given: a small request makes no answer of gigabytes.
+#[tokio::test(start_paused = true)]
+async fn a_name_said_often_is_answered_once() {
+    let mut world = World::new().await;
+    check_in(&mut world, "create a -> NONE").await;
+    let text = |text: &str| StrBytes::from_string(text.to_owned());
+    let named = vec![text("readers"); 1_000];
+    let request = DescribeGroupsRequest::default().with_groups(named.iter().cloned().map(Into::into).collect());
+    assert_eq!(world.call(5, &request).await.expect("answered").groups.len(), 1);
+    let ids = named.iter().cloned().map(Into::into).collect();
+    let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+    assert_eq!(world.call(0, &request).await.expect("answered").transaction_states.len(), 1);
+    let topic = OffsetFetchRequestTopics::default().with_name(text("a").into()).with_partition_indexes(vec![0; 1_000]);
+    let group = OffsetFetchRequestGroup::default().with_group_id(text("readers").into());
+    let group = group.with_topics(Some(vec![topic.clone(), topic]));
+    let request = OffsetFetchRequest::default().with_groups(vec![group; 1_000]);
+    let groups = world.call(8, &request).await.expect("answered").groups;
+    let partitions: usize = groups.iter().flat_map(|group| &group.topics).map(|topic| topic.partitions.len()).sum();
+    assert_eq!((groups.len(), partitions), (1, 1));
 }
 
 /// A frame of any bytes is answered or refused: no panic, whatever key, version and body it claims.
