@@ -77,6 +77,7 @@ struct EpochScrape {
     syncs: u64,
     /// `None` where the medium has no end.
     room_bytes: Option<u64>,
+    stalled_seconds: f64,
     pending_bytes: u64,
     warm_bytes: u64,
     cache: CacheCounts,
@@ -104,6 +105,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
         written_bytes: read(&metrics.written_bytes),
         syncs: read(&metrics.syncs),
         room_bytes: Some(wal.room()).filter(|room| *room < u64::MAX),
+        stalled_seconds: wal.time_stalled(epoch.context.env.monotonic()).as_secs_f64(),
         pending_bytes: epoch.owner.pending_bytes() as u64,
         warm_bytes: epoch.owner.warm_bytes(),
         cache: epoch.owner.cache_counts(),
@@ -175,6 +177,11 @@ impl EpochScrape {
         out.counter("forebay_wal_batch_bytes", "Bytes of batches made durable", self.batch_bytes)?;
         out.counter("forebay_wal_written_bytes", "Bytes written for them", self.written_bytes)?;
         out.counter("forebay_wal_syncs", "Syncs of the disk, or objects created", self.syncs)?;
+        out.counter(
+            "forebay_wal_stalled_seconds",
+            "Time in which somebody waited and nothing became durable, beyond a second each",
+            self.stalled_seconds,
+        )?;
         if let Some(room) = self.room_bytes {
             out.gauge("forebay_wal_room_bytes", "Bytes that can be written before an upload must free some", room)?;
         }

@@ -81,9 +81,6 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at a clock that stands still.
 const STALLED_LOOK: Duration = Duration::from_millis(100);
 
-/// Clocks that differ by more are not believed, in milliseconds: as in upkeep.
-const CLOCKS_DIFFERENCE_MAX_MS: u64 = 60_000;
-
 /// What an operator may set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostConfig {
@@ -190,20 +187,18 @@ struct Shared {
 
 impl Shared {
     fn now(&self) -> Now {
-        let stalled = self.wal.time_stalled().saturating_sub(self.stalled_before);
-        let since_start = self.env.monotonic().duration_since(self.started);
-        Now { wall: self.env.now(), uptime: since_start.saturating_sub(stalled) }
+        let at = self.env.monotonic();
+        let stalled = self.wal.time_stalled(at).saturating_sub(self.stalled_before);
+        Now { wall: self.env.now(), uptime: at.duration_since(self.started).saturating_sub(stalled) }
     }
 
-    /// Whether the wall clock may be acted on (D10). A store that does not tell the time agrees with nobody.
+    /// Whether the wall clock may be acted on (D10).
     fn clocks_agree(&self, now: Now) -> bool {
-        let theirs = self.store.now();
-        let agree =
-            theirs.is_some_and(|theirs| now.wall.as_millis().abs_diff(theirs.as_millis()) <= CLOCKS_DIFFERENCE_MAX_MS);
-        if !agree {
-            tracing::warn!(ours = %now.wall, ?theirs, "no offset or transactional id expires: this clock and the store's differ");
+        let agree = forebay_store::clocks_agree(now.wall, self.store.now());
+        if let Err(why) = &agree {
+            tracing::warn!(%why, "no offset or transactional id expires");
         }
-        agree
+        agree.is_ok()
     }
 
     /// Until [`Now::uptime`] is that.
@@ -215,7 +210,7 @@ impl Shared {
                 return;
             }
             self.env.sleep(left.max(least)).await;
-            // What is left then, a WAL has taken that stands still.
+            // Time that is left after the sleep stood still with the WAL: look again soon.
             least = STALLED_LOOK;
         }
     }
@@ -253,9 +248,10 @@ impl Coordinators {
         // A record goes into one batch, and a batch into one entry of the WAL.
         let entry_max = wal.entry_bytes_max().saturating_sub(ledger::BATCH_HEAD_ROOM);
         config.groups.record_size_max = config.groups.record_size_max.min(entry_max);
+        let started = env.monotonic();
         let shared = Arc::new(Shared {
-            started: env.monotonic(),
-            stalled_before: wal.time_stalled(),
+            started,
+            stalled_before: wal.time_stalled(started),
             stopping: Shutdown::default(),
             ids: ProducerIds::default(),
             env,

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use forebay_env::simulated::{SimDisk, SimRandom, Trace};
 use forebay_env::{Clock, Env, FailPoint, FailPoints, Listener, Network, Parts, Shutdown, Stream, Threads};
+use forebay_store::CLOCKS_DIFFERENCE_MAX_MS;
 use forebay_types::Timestamp;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,15 +33,12 @@ struct Jumps {
     believable: AtomicU64,
 }
 
-/// As in the broker: a clock that differs from the bucket's by more is not believed (D10).
-const BELIEVED_MILLIS_MAX: u64 = 60_000;
-
 impl WallClock {
     /// Moves the clock, forth or (below 0) back.
     pub fn jump(&self, millis: i64) {
         let ahead = self.0.ahead_millis.fetch_add(millis, Ordering::Relaxed) + millis;
         self.0.ahead_millis_highest.fetch_max(ahead, Ordering::Relaxed);
-        if ahead.unsigned_abs() <= BELIEVED_MILLIS_MAX {
+        if ahead.unsigned_abs() <= CLOCKS_DIFFERENCE_MAX_MS {
             self.0.believable.fetch_add(1, Ordering::Relaxed);
         }
     }

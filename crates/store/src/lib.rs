@@ -25,6 +25,7 @@ pub mod slate;
 
 mod body;
 mod bucket;
+mod clocks;
 mod create;
 mod error;
 mod key;
@@ -44,6 +45,7 @@ use forebay_types::Timestamp;
 
 pub use body::Body;
 pub use bucket::{Bucket, OpenError, open};
+pub use clocks::{CLOCKS_DIFFERENCE_MAX_MS, ClocksDiffer, clocks_agree};
 pub use create::{CreateError, Created, create_exact};
 pub use error::{Operation, StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultRates, Faulty};

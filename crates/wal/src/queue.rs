@@ -1,9 +1,9 @@
 //! What was appended and is not yet taken into a group, the bytes that may be under way at once (D16), and who waits.
 //!
-//! Partitions append under their own locks, so this lock is the innermost one and is held for a push only.
+//! Partitions append under their own locks, so this lock is the innermost one and is held for moves in memory only.
 //!
-//! The bytes are in two lanes. Coordinators have one of their own, so that producers that fill the other do not hold up
-//! commits, and with them the heartbeats in line behind these.
+//! Coordinators have an allotment of their own, in flight and of the medium's room, so that producers that fill the other
+//! do not hold up commits, and with them the heartbeats in line behind these.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::group::GROUP_OFFSETS_MAX;
 use crate::pace::Waiting;
 use crate::stall::Stall;
 
-/// The coordinators' part of what may be in flight, or a quarter of it where that is less.
+/// The coordinators' part of what may be in flight, or a sixteenth of it where that is less.
 const OWN_BYTES_MAX: u32 = 8 << 20;
 
 /// Leave to append some bytes. What is appended keeps its share until it is durable; the rest returns when dropped.
@@ -28,11 +28,6 @@ const OWN_BYTES_MAX: u32 = 8 << 20;
 pub struct Admission(OwnedSemaphorePermit);
 
 impl Admission {
-    /// Bytes that may still be appended.
-    pub fn bytes_left(&self) -> usize {
-        self.0.num_permits()
-    }
-
     fn take(&mut self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         self.0.split(bytes.min(self.0.num_permits()))
     }
@@ -59,23 +54,25 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Wakes the batcher.
     pub changed: Notify,
-    lanes: [BytesInFlight; 2],
+    /// By [`Writer`].
+    allotments: [Allotment; 2],
     group_bytes_max: usize,
 }
 
-/// Whose bytes they are.
+/// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum Writer {
     Clients,
     Coordinators,
 }
 
-struct BytesInFlight {
+/// Bytes that may be in flight.
+struct Allotment {
     left: Arc<Semaphore>,
     max: u32,
 }
 
-impl BytesInFlight {
+impl Allotment {
     fn new(max: u32) -> Self {
         Self { left: Arc::new(Semaphore::new(max as usize)), max }
     }
@@ -113,7 +110,7 @@ impl State {
 
 impl Queue {
     pub fn new(bytes_in_flight_max: u32, group_bytes_max: usize) -> Self {
-        let own = OWN_BYTES_MAX.min(bytes_in_flight_max / 4).max(1);
+        let own = OWN_BYTES_MAX.min(bytes_in_flight_max / 16).max(1);
         let clients = (bytes_in_flight_max - own.min(bytes_in_flight_max)).max(1);
         let state = State {
             entries: VecDeque::new(),
@@ -129,22 +126,27 @@ impl Queue {
         Self {
             state: Mutex::new(state),
             changed: Notify::new(),
-            lanes: [BytesInFlight::new(clients), BytesInFlight::new(own)],
+            allotments: [Allotment::new(clients), Allotment::new(own)],
             group_bytes_max,
         }
     }
 
-    /// Waits its turn for `bytes` of what may be in flight; `None` once the queue is closed. More than the lane's whole
-    /// is given the whole: a large request goes through alone. Cancel safe.
-    pub async fn admit(&self, lane: Lane, bytes: usize) -> Option<Admission> {
-        let lane = &self.lanes[lane as usize];
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, lane.max);
-        Arc::clone(&lane.left).acquire_many_owned(bytes).await.ok().map(Admission)
+    /// Waits its turn for `bytes` of what may be in flight; `None` once the queue is closed. More than the whole is
+    /// given the whole: a large request goes through alone. Cancel safe.
+    pub async fn admit(&self, by: Writer, bytes: usize) -> Option<Admission> {
+        let allotment = &self.allotments[by as usize];
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, allotment.max);
+        Arc::clone(&allotment.left).acquire_many_owned(bytes).await.ok().map(Admission)
     }
 
-    /// Bytes admitted and not yet durable.
-    pub fn bytes_in_flight(&self) -> u64 {
-        self.lanes.iter().map(BytesInFlight::taken).sum()
+    /// Whether what is in flight fits `room` on the medium. Clients leave the coordinators' part of it alone, and
+    /// coordinators do not wait for what clients have been admitted and cannot write yet.
+    pub fn fits(&self, by: Writer, room: u64) -> bool {
+        let [clients, coordinators] = &self.allotments;
+        match by {
+            Writer::Clients => clients.taken() + u64::from(coordinators.max) <= room,
+            Writer::Coordinators => coordinators.taken() <= room,
+        }
     }
 
     /// Somebody waits for room on the medium until this is dropped.
@@ -170,9 +172,17 @@ impl Queue {
         state.stall.step(now, still_waiting);
     }
 
-    /// Time in which nothing went on: see [`Stall`].
+    /// Time until `now` in which nothing went on: see [`Stall`].
     pub fn time_stalled(&self, now: Instant) -> Duration {
-        self.state.lock().stall.total(now)
+        let mut state = self.state.lock();
+        if state.stall.is_news(now) {
+            tracing::warn!(
+                for_ms = crate::stall::PATIENCE.as_millis(),
+                "the write-ahead log stands still: nothing has become durable, and no room was made; sessions and \
+                 transaction time-outs stand still with it"
+            );
+        }
+        state.stall.total(now)
     }
 
     /// Takes an entry in; its position follows that of the entry before it. A closed queue drops it.
@@ -239,7 +249,7 @@ impl Queue {
 
     /// No more admissions; what is queued is still written.
     pub fn stop(&self) {
-        self.close_lanes();
+        self.admit_no_more();
         self.state.lock().stopping = true;
         self.changed.notify_one();
     }
@@ -252,7 +262,7 @@ impl Queue {
 
     /// Drops what is queued, and everything pushed later.
     pub fn close(&self) {
-        self.close_lanes();
+        self.admit_no_more();
         let dropped = {
             let mut state = self.state.lock();
             state.closed = true;
@@ -262,9 +272,9 @@ impl Queue {
         drop(dropped);
     }
 
-    fn close_lanes(&self) {
-        for lane in &self.lanes {
-            lane.left.close();
+    fn admit_no_more(&self) {
+        for allotment in &self.allotments {
+            allotment.left.close();
         }
     }
 }
@@ -295,7 +305,7 @@ mod tests {
     /// Entries of so many offsets each: how many of them each group takes.
     async fn groups(offsets: &[u64]) -> Vec<usize> {
         let queue = Queue::new(1 << 20, 1 << 20);
-        let mut admission = queue.admit(Lane::Clients, 1 << 19).await.expect("open");
+        let mut admission = queue.admit(Writer::Clients, 1 << 19).await.expect("open");
         for count in offsets {
             let mut entry = Numbered { epoch: owner(1).epoch, number: 0 }.entry(10);
             let last = i64::try_from(count - 1).expect("fits");

@@ -19,6 +19,7 @@ pub(crate) struct Stall {
     since: Option<Instant>,
     /// How long earlier ones lasted.
     before: Duration,
+    told: bool,
 }
 
 impl Stall {
@@ -31,9 +32,16 @@ impl Stall {
     pub fn step(&mut self, now: Instant, still_waiting: bool) {
         self.before = self.total(now);
         self.since = still_waiting.then_some(now);
+        self.told = false;
     }
 
-    /// All of it so far. Grows as fast as the clock at most.
+    /// Whether it stands still, and nobody has asked since it began to.
+    pub fn is_news(&mut self, now: Instant) -> bool {
+        let stands = self.total(now) > self.before;
+        stands && !std::mem::replace(&mut self.told, true)
+    }
+
+    /// All of it so far. Between two looks it grows by the time between them at most.
     pub fn total(&self, now: Instant) -> Duration {
         let current = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.before + current.saturating_sub(PATIENCE)
@@ -54,6 +62,7 @@ mod tests {
         stall.begin(at(50));
         stall.begin(at(55));
         assert_eq!((total(&stall, 60), total(&stall, 64)), (0, 4), "by the one who waits longest");
+        assert_eq!((stall.is_news(at(59)), stall.is_news(at(64)), stall.is_news(at(64))), (false, true, false));
         stall.step(at(65), true);
         assert_eq!(
             (total(&stall, 65), total(&stall, 75), total(&stall, 76)),

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_env::{Env, Task};
+use forebay_env::{Env, Instant, Task};
 use forebay_format::WalEntry;
 use forebay_types::{WalPosition, WalSequence};
 use tokio::sync::{Notify, watch};
 
 use crate::batcher::{Batcher, Shared};
 use crate::group::GROUP_OFFSETS_MAX;
-use crate::queue::{Lane, Queue, offsets_of};
+use crate::queue::{Queue, Writer, offsets_of};
 use crate::waiters::Waiters;
 use crate::{Admission, Provider, Publisher, WalEnded, WalError, WalKind, WalMetrics};
 
@@ -66,7 +66,7 @@ impl Wal {
     /// # Errors
     /// The WAL has ended or was asked to stop.
     pub async fn admit(&self, bytes: usize) -> Result<Admission, WalEnded> {
-        self.admit_to(Lane::Clients, bytes).await
+        self.admit_for(Writer::Clients, bytes).await
     }
 
     /// As [`Wal::admit`], for what coordinators write themselves: they do not stand in line behind clients.
@@ -74,19 +74,19 @@ impl Wal {
     /// # Errors
     /// As there.
     pub async fn admit_own(&self, bytes: usize) -> Result<Admission, WalEnded> {
-        self.admit_to(Lane::Coordinators, bytes).await
+        self.admit_for(Writer::Coordinators, bytes).await
     }
 
-    async fn admit_to(&self, lane: Lane, bytes: usize) -> Result<Admission, WalEnded> {
+    async fn admit_for(&self, by: Writer, bytes: usize) -> Result<Admission, WalEnded> {
         let Handle { env, shared, provider, .. } = &*self.0;
-        let Some(admission) = shared.queue.admit(lane, bytes).await else { return Err(self.ended()) };
+        let Some(admission) = shared.queue.admit(by, bytes).await else { return Err(self.ended()) };
         let mut waits = None;
         loop {
             let changed = shared.room.notified();
             if let Some(ended) = shared.waiters.ended() {
                 return Err(ended);
             }
-            if shared.queue.bytes_in_flight() <= provider.room() {
+            if shared.queue.fits(by, provider.room()) {
                 return Ok(admission);
             }
             waits.get_or_insert_with(|| shared.queue.wait_for_room(env));
@@ -139,11 +139,11 @@ impl Wal {
         self.0.shared.room.notify_waiters();
     }
 
-    /// Time so far in which somebody waited, for durability or for room, and for more than a second nothing became
+    /// Time until `now` in which somebody waited, for durability or for room, and for more than a second nothing became
     /// durable and no room was made; of each such time what is above the second. What counts time against those who wait
     /// for answers leaves it out (D10).
-    pub fn time_stalled(&self) -> Duration {
-        self.0.shared.queue.time_stalled(self.0.env.monotonic())
+    pub fn time_stalled(&self, now: Instant) -> Duration {
+        self.0.shared.queue.time_stalled(now)
     }
 
     /// Refuses what is new, writes what is queued, and returns when that is durable and published.

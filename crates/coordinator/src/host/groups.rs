@@ -27,6 +27,9 @@ use super::snapshots::{Snapshots, Taken};
 use crate::machine::group::{Commit, Fetch, GroupMachine, List, Loading, Replayed, Reply, Request, TOPIC_ID_HEADER};
 use crate::machine::{Now, Output, Producer, Token};
 
+/// Between two parts of a sweep over many groups.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
 /// One thing that happens to a group machine.
 pub(super) enum GroupInput {
     Request {
@@ -133,7 +136,7 @@ pub(super) async fn run(
     let (machine, gone) = shared.env.blocking("coordinator-open", open).await;
     let task = GroupTask {
         ledger: Ledger::new(Arc::clone(&shared), Arc::clone(&partition), replayed),
-        held: Held::start(&shared),
+        held: Held::start(&shared.env, &shared.wal),
         snapshots: Snapshots::new(Arc::clone(&shared), partition, CoordinatorKind::Group, snapshot_at),
         waiting: BTreeMap::new(),
         next_token: Token(0),
@@ -250,6 +253,9 @@ impl GroupTask {
             self.next_sweep = now.uptime + self.shared.config.groups.sweep_interval;
             if self.shared.clocks_agree(now) {
                 let output = machine.sweep(now, self.ledger.end());
+                if machine.is_sweeping() {
+                    self.next_sweep = now.uptime + SWEEP_PAUSE;
+                }
                 self.settle(output).await?;
             }
         }

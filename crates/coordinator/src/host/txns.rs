@@ -93,7 +93,7 @@ pub(super) async fn run(
     let (machine, opened) = shared.env.blocking("coordinator-open", open).await;
     let task = TxnTask {
         ledger: Ledger::new(Arc::clone(&shared), Arc::clone(&partition), replayed),
-        held: Held::start(&shared),
+        held: Held::start(&shared.env, &shared.wal),
         snapshots: Snapshots::new(Arc::clone(&shared), partition, CoordinatorKind::Transaction, snapshot_at),
         deadline: None,
         in_line: VecDeque::new(),

@@ -71,6 +71,8 @@ pub struct GroupMachine {
     /// In which groups a producer's open transaction has staged offsets. May name groups where it has none any more.
     staging: BTreeMap<ProducerId, BTreeSet<Name>>,
     alarms: BTreeSet<(Duration, Name)>,
+    /// What the members of all groups take up.
+    member_bytes: usize,
     /// The last group that a sweep has looked at.
     swept: Option<Name>,
 }
@@ -82,6 +84,7 @@ impl GroupMachine {
             groups: BTreeMap::new(),
             staging: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            member_bytes: 0,
             swept: None,
         }
     }
@@ -160,7 +163,8 @@ impl GroupMachine {
     }
 
     /// Drops offsets whose retention is over and groups that nothing is left of, among the next few hundred groups: to
-    /// be called every few seconds, while the wall clock can be trusted. `at` as in [`Self::handle`].
+    /// be called now and then, and again soon while [`Self::is_sweeping`], as long as the wall clock can be trusted. `at` as
+    /// in [`Self::handle`].
     pub fn sweep(&mut self, now: Now, at: Offset) -> Output<Reply> {
         let mut step = Step::new(&self.config, now, at);
         let from = self.swept.take().map_or(Bound::Unbounded, Bound::Excluded);
@@ -177,6 +181,11 @@ impl GroupMachine {
             self.on(&id, |group| group.sweep(&mut step));
         }
         step.out
+    }
+
+    /// Whether the last sweep has left groups for the next.
+    pub fn is_sweeping(&self) -> bool {
+        self.swept.is_some()
     }
 
     /// The producer's transaction is over and its marker stands in this partition: what it staged here is committed,
@@ -224,6 +233,10 @@ impl GroupMachine {
         };
         if let Some(error) = error {
             return join::refuse(step, token, &join.member_id, error);
+        }
+        let bytes = join.protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum::<usize>();
+        if self.member_bytes + bytes > self.config.member_bytes_max {
+            return join::refuse(step, token, &join.member_id, GroupError::GroupMaxSizeReached);
         }
         self.group_or_new(&join.group).join(step, token, join);
         self.settle(&join.group);
@@ -311,6 +324,9 @@ impl GroupMachine {
             return;
         }
         let group = self.groups.get_mut(id).expect("a group that is not vacant stays");
+        let bytes = group.heap_bytes();
+        self.member_bytes = self.member_bytes - group.counted_bytes + bytes;
+        group.counted_bytes = bytes;
         let deadline = group.deadline();
         if deadline != group.alarm {
             if let Some(alarm) = group.alarm {
@@ -323,11 +339,11 @@ impl GroupMachine {
 
     fn drop_if_vacant(&mut self, id: &str) -> bool {
         let vacant = self.groups.get(id).is_none_or(Group::is_vacant);
-        if vacant
-            && let Some(group) = self.groups.remove(id)
-            && let Some(alarm) = group.alarm
-        {
-            self.alarms.remove(&(alarm, group.id));
+        if vacant && let Some(group) = self.groups.remove(id) {
+            self.member_bytes -= group.counted_bytes;
+            if let Some(alarm) = group.alarm {
+                self.alarms.remove(&(alarm, group.id));
+            }
         }
         vacant
     }

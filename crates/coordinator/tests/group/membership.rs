@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_coordinator::machine::group::{
-    Caller, GroupConfig, GroupError, Join, JoinRefused, Reply, Request, Sync as SyncRequest,
+    Caller, GroupConfig, GroupError, Join, JoinRefused, Leave, Leaver, Reply, Request, Sync as SyncRequest,
 };
 
 use crate::script::{World, check, check_with};
@@ -512,6 +512,47 @@ fn a_name_that_no_record_could_hold_is_refused() {
     assert_eq!(output.replies[0].1, refused(GroupError::InvalidGroupId));
     let output = world.request(Request::Join(join("c".repeat(0x7fff - 37), "g")));
     assert!(output.replies.is_empty(), "the longest that fits is taken");
+}
+
+#[test]
+fn members_have_few_protocols_and_bounded_memory() {
+    let mut world = World::new(GroupConfig { member_bytes_max: 10_000, ..GroupConfig::default() });
+    let refused = |error| Reply::Join(Err(JoinRefused { member_id: String::new(), error }));
+    let with = |group: &str, protocols: usize, size: usize| {
+        let protocol = |n| (format!("p{n}"), bytes::Bytes::from(vec![1; size]));
+        Request::Join(Join { protocols: (0..protocols).map(protocol).collect(), ..join("c".to_owned(), group) })
+    };
+    let output = world.request(with("g", 65, 1));
+    assert_eq!(output.replies[0].1, refused(GroupError::InconsistentGroupProtocol));
+    assert!(world.request(with("g", 64, 10)).replies.is_empty(), "as many as are let in");
+    // Of all groups together.
+    let output = world.request(with("h", 1, 6_000));
+    assert_eq!(output.replies[0].1, refused(GroupError::GroupMaxSizeReached));
+    world.uptime += Duration::from_secs(3);
+    let output = world.machine.tick(world.now(), world.end());
+    let Some((_, Reply::Join(Ok(joined)))) = output.replies.first() else { panic!("not joined: {output:?}") };
+    let leaver = Leaver { member_id: joined.member_id.clone(), instance_id: None };
+    world.request(Request::Leave(Leave { group: "g".to_owned(), members: vec![leaver] }));
+    assert!(world.request(with("h", 1, 6_000)).replies.is_empty(), "who has gone takes up nothing");
+}
+
+#[test]
+fn of_two_assignments_for_a_member_the_later_counts() {
+    let mut world = World::new(GroupConfig::default());
+    let _parked = world.request(Request::Join(join("c".to_owned(), "g")));
+    world.uptime += Duration::from_secs(3);
+    let output = world.machine.tick(world.now(), world.end());
+    let Some((_, Reply::Join(Ok(joined)))) = output.replies.first() else { panic!("not joined: {output:?}") };
+    let given = |text: &'static str| (joined.member_id.clone(), bytes::Bytes::from_static(text.as_bytes()));
+    let output = world.request(Request::Sync(SyncRequest {
+        group: "g".to_owned(),
+        caller: Caller { member_id: joined.member_id.clone(), instance_id: None, generation: 1 },
+        protocol_type: None,
+        protocol: None,
+        assignments: vec![given("first"), given("second")],
+    }));
+    let Some((_, Reply::Sync(Ok(synced)))) = output.replies.first() else { panic!("not assigned: {output:?}") };
+    assert_eq!(synced.assignment, "second");
 }
 
 #[test]

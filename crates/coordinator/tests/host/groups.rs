@@ -231,6 +231,25 @@ async fn offsets_do_not_expire_by_a_clock_that_jumped() {
     assert_eq!(life.fetch("readers", "orders", false).await, Ok(None));
 }
 
+/// A sweep goes over all groups of a partition at once, however many there are.
+#[tokio::test(start_paused = true)]
+async fn a_sweep_reaches_every_group() {
+    const EVERY: Duration = Duration::from_hours(1);
+    let mut world = World::new();
+    world.config.offsets_partitions = 1;
+    world.config.groups.offsets_retention = Some(Duration::from_mins(1));
+    world.config.groups.sweep_interval = EVERY;
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    for group in 0..1_500 {
+        life.commit(&format!("readers-{group}"), "orders", 5).await.expect("committed");
+    }
+    let listed = || async { life.coordinators.list_groups(List::default()).await.expect("open").len() };
+    assert_eq!(listed().await, 1_500);
+    life.env.sleep(EVERY + Duration::from_secs(10)).await;
+    assert_eq!(listed().await, 0);
+}
+
 /// More than a machine's queue holds is told to come back, and what was taken is answered.
 #[tokio::test(start_paused = true)]
 async fn an_overloaded_coordinator_refuses_what_it_cannot_hold() {

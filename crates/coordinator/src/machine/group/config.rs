@@ -21,6 +21,9 @@ pub struct GroupConfig {
     pub sweep_interval: Duration,
     /// Bytes of the largest record: a generation that needs more is refused.
     pub record_size_max: usize,
+    /// Bytes that the members of all groups in one partition may take up: their metadata and assignments, for the most
+    /// part. A join beyond it is refused as beyond `group.max.size`.
+    pub member_bytes_max: usize,
     /// A planted bug: a rebalance gives partitions anew in the generation that was there.
     pub sabotage_keep_generation: bool,
 }
@@ -36,6 +39,7 @@ impl Default for GroupConfig {
             offsets_retention: None,
             sweep_interval: Duration::from_mins(10),
             record_size_max: 8 << 20,
+            member_bytes_max: 64 << 20,
             sabotage_keep_generation: false,
         }
     }

@@ -18,6 +18,9 @@ use crate::schema::STRING_BYTES_MAX;
 /// that its client is gone, so it is told to come again.
 const NEW_MEMBER_TIME: Duration = Duration::from_mins(5);
 
+/// Protocols of one member. Clients have one to four.
+const PROTOCOLS_MAX: usize = 64;
+
 /// What a random UUID and its dash add to a client's or instance's name to make a member id.
 const MEMBER_ID_SUFFIX: usize = 37;
 
@@ -26,6 +29,9 @@ pub(super) fn check(join: &Join) -> Result<(), GroupError> {
     let named = join.instance_id.as_ref().unwrap_or(&join.client_id);
     let names = [&join.client_id, &join.client_host, &join.protocol_type, &join.member_id];
     let protocols = join.protocols.iter().map(|(name, _)| name);
+    if join.protocols.len() > PROTOCOLS_MAX {
+        return Err(GroupError::InconsistentGroupProtocol);
+    }
     let fit = names.into_iter().chain(protocols).all(|name| name.len() <= STRING_BYTES_MAX);
     if fit && named.len() <= STRING_BYTES_MAX - MEMBER_ID_SUFFIX { Ok(()) } else { Err(GroupError::NameTooLong) }
 }

@@ -3,6 +3,8 @@
 //! Sources: Kafka 3.9 `GroupCoordinator.handleSyncGroup`, `handleHeartbeat`, `handleLeaveGroup`; KIP-559 (protocol in
 //! SyncGroup), KIP-345 (many leave at once).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::request::{Caller, GroupError, Leaver, Left, Reply, Sync, Synced};
@@ -63,9 +65,10 @@ impl Group {
         let Phase::Completing { sync_by } = self.phase else {
             unreachable!("the caller has seen that the generation is being completed")
         };
+        // Of two for one member the later counts.
+        let given: BTreeMap<&str, &Bytes> = assignments.iter().map(|(id, bytes)| (id.as_str(), bytes)).collect();
         for (id, member) in &mut self.members {
-            let given = assignments.iter().rev().find(|(named, _)| **named == **id);
-            member.assignment = given.map_or_else(Bytes::new, |(_, bytes)| Bytes::copy_from_slice(bytes));
+            member.assignment = given.get(&**id).map_or_else(Bytes::new, |bytes| Bytes::copy_from_slice(bytes));
         }
         self.enter(Phase::Stable { sync_by: Some(sync_by) }, step.now);
         if !step.record(self) {

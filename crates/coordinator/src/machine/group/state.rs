@@ -7,7 +7,7 @@
 //! 4. `recorded` is the value of the group's last record, which may be behind the members while they rebalance: it is
 //!    what a restart comes back to, so it is what a snapshot holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ use super::request::{Described, DescribedMember, GroupError, GroupState, JoinedM
 use super::subscription;
 use crate::machine::{Now, Token};
 use crate::schema::{GroupMetadataValue, MemberMetadata};
+
+/// What a member takes up beside its texts, and each of its protocols.
+const MEMBER_BYTES: usize = 512;
+const PROTOCOL_BYTES: usize = 64;
 
 /// A group's, member's, instance's or protocol's name.
 pub(super) type Name = Arc<str>;
@@ -47,6 +51,8 @@ pub(super) struct Group {
     pub recorded_end: Offset,
     /// When the machine will look at the group again, if it will: at or before its earliest deadline.
     pub alarm: Option<Duration>,
+    /// [`Group::heap_bytes`] as the machine has counted it.
+    pub counted_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,10 +112,6 @@ impl Member {
         let protocol = protocol.map_or("", |name| name);
         self.protocols.iter().find(|(name, _)| **name == *protocol).map_or_else(Bytes::new, |(_, bytes)| bytes.clone())
     }
-
-    pub fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|(name, _)| **name == *protocol)
-    }
 }
 
 /// A client's time-out; below zero it is none at all.
@@ -134,6 +136,7 @@ impl Group {
             recorded: None,
             recorded_end: Offset::ZERO,
             alarm: None,
+            counted_bytes: 0,
         }
     }
 
@@ -181,16 +184,41 @@ impl Group {
         if self.phase == Phase::Empty {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
-        let common = |name: &str| self.members.values().all(|member| member.supports(name));
-        self.protocol_type.as_deref() == Some(protocol_type) && protocols.iter().any(|(name, _)| common(name))
+        let common = self.common_protocols();
+        self.protocol_type.as_deref() == Some(protocol_type)
+            && protocols.iter().any(|(name, _)| common.contains(name.as_str()))
+    }
+
+    /// What every member supports.
+    fn common_protocols(&self) -> BTreeSet<&str> {
+        let mut supporters = BTreeMap::<&str, usize>::new();
+        for member in self.members.values() {
+            let names: BTreeSet<&str> = member.protocols.iter().map(|(name, _)| &**name).collect();
+            for name in names {
+                *supporters.entry(name).or_default() += 1;
+            }
+        }
+        supporters.retain(|_, count| *count == self.members.len());
+        supporters.into_keys().collect()
+    }
+
+    /// About what the group's members take up in memory, and those that have been given an id to join with.
+    pub fn heap_bytes(&self) -> usize {
+        let pending = self.pending.keys().map(|id| id.len() + MEMBER_BYTES).sum::<usize>();
+        let member = |(id, member): (&Name, &Member)| {
+            let protocols = member.protocols.iter().map(|(name, bytes)| name.len() + bytes.len() + PROTOCOL_BYTES);
+            let names = id.len() + member.client_id.len() + member.client_host.len();
+            names + member.assignment.len() + protocols.sum::<usize>() + MEMBER_BYTES
+        };
+        pending + self.members.iter().map(member).sum::<usize>()
     }
 
     /// Each member votes for the first of its protocols that all have; of two with as many votes the first by name wins.
     pub fn elect_protocol(&self) -> Name {
+        let common = self.common_protocols();
         let mut votes = BTreeMap::<&Name, usize>::new();
         for member in self.members.values() {
-            let common = |name: &str| self.members.values().all(|other| other.supports(name));
-            if let Some((choice, _)) = member.protocols.iter().find(|(name, _)| common(name)) {
+            if let Some((choice, _)) = member.protocols.iter().find(|(name, _)| common.contains(&**name)) {
                 *votes.entry(choice).or_default() += 1;
             }
         }
