@@ -34,7 +34,7 @@ pub use compression::{Codec, CompressionError};
 pub use error::{DecodeError, EncodeError};
 pub use error_code::{ErrorCode, UnknownErrorCode};
 pub use fetch::{FetchPartition, FetchResponse, FetchTopic, encode_fetch};
-pub use frame::{FrameError, read_frame};
+pub use frame::{FrameError, FrameHead, peek_frame, read_frame};
 pub use header::{RequestHeader, decode_request_header};
 pub use kafka_protocol as kafka;
 pub use message::{decode_request, decode_response, encode_request, encode_response, peek_correlation_id};
