@@ -245,6 +245,8 @@ whole_getters! {
     max_connections: usize = "max.connections";
     /// Answers of one connection that may wait to be sent before its next request is read.
     queued_max_requests: usize = "queued.max.requests";
+    /// Bytes of Produce requests that all connections together hold.
+    queued_max_request_bytes: usize = "queued.max.request.bytes";
     log_retention_check_interval_ms: u64 = "log.retention.check.interval.ms";
     group_initial_rebalance_delay_ms: i32 = "group.initial.rebalance.delay.ms";
     group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms";
@@ -486,6 +488,16 @@ mod tests {
                 "never",
                 "invalid value \"never\" for broker config forebay.upload.ms: it must be a whole number from 1 to \
                  2147483647",
+            ),
+            (
+                "queued.max.request.bytes",
+                "-1",
+                "invalid value \"-1\" for broker config queued.max.request.bytes: it must be a whole number of 1 or more",
+            ),
+            (
+                "queued.max.requests.bytes",
+                "1",
+                "unknown broker config queued.max.requests.bytes; did you mean queued.max.request.bytes?",
             ),
             (
                 "group.min.session.timeout.ms",

@@ -14,6 +14,7 @@ use forebay_wal::Wal;
 
 use crate::config::BrokerConfig;
 use crate::counters::Counters;
+use crate::memory::Memory;
 
 /// Where clients find a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ pub struct Context {
     pub wal: Wal,
     pub config: Arc<BrokerConfig>,
     pub counters: Counters,
+    pub memory: Memory,
 }
 
 impl Context {

@@ -15,6 +15,7 @@
 pub mod apis;
 pub mod config;
 pub mod counters;
+pub mod memory;
 
 mod call;
 mod context;

@@ -1,8 +1,8 @@
 //! One Kafka connection: requests in, answers out, in the same order.
 //!
 //! ```text
-//!  socket ─▶ frame ─▶ api::handle ─▶ pending answers ─▶ socket
-//!                     one at a time     (bounded)
+//!  socket ─▶ head ─▶ frame ─▶ api::handle ─▶ pending answers ─▶ socket
+//!               (budget)   one at a time       (bounded)
 //! ```
 //!
 //! Owns: the order, the bounds, and when a connection ends. Leaves to others: frames (`wire`), what a request means
@@ -13,7 +13,13 @@
 //!    requests behind it: these are taken and given their order meanwhile (D1).
 //! 2. A request is taken only where there is room for its answer: a peer that does not read is not read from. At most
 //!    `queued.max.requests` answers wait, and those that are whole hold at most [`PENDING_BYTES_MAX`] and one answer.
-//! 3. Whatever a peer sends ends its own connection at most. What was answered before is still sent.
+//! 3. A request over [`READ_AHEAD`] is read once its bytes are taken of a budget that all connections share. They are given
+//!    back when it is handled: of Produce, when the write-ahead log counts its records. What else is still in progress
+//!    after [`DECODE_TIME_MAX`] gives them back then.
+//! 4. Nobody waits for memory that is held by who waits for him. Produce, which waits for the write-ahead log, has a budget
+//!    of its own, and room in the log is opened by uploads, which need no request; what others wait for longer, such as
+//!    each other in a rebalance, they wait for with nothing held.
+//! 5. Whatever a peer sends ends its own connection at most. What was answered before is still sent.
 //!
 //! Cancellation: dropped at any point, as a broken connection: what was asked for may be done.
 //!
@@ -26,9 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use forebay_api::memory::{Held, OTHER_BYTES_MAX};
 use forebay_api::{CallError, Connection, Context, Reply};
 use forebay_env::{Env, Shutdown, Stream};
-use forebay_wire::{FrameError, read_frame};
+use forebay_wire::frame::READ_AHEAD;
+use forebay_wire::{FrameError, FrameHead, peek_frame, read_frame};
 use futures::future::BoxFuture;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -42,19 +50,14 @@ const PENDING_BYTES_MAX: u32 = 1 << 20;
 /// Pieces of an answer handed to the system in one call: a record batch each, and far from the system's limit of 1,024.
 const PIECES_PER_WRITE: usize = 64;
 
-/// Produce carries records, which are not decoded; its handler bounds the rest.
+/// Produce carries records, which are not decoded.
 const PRODUCE_KEY: i16 = 0;
 
-/// A request's body up to this size is decoded without asking: decoded it may take 130 times as much for a moment
-/// (`wire::message`), 8 MiB here.
-const DECODE_FREE_BYTES_MAX: usize = 64 << 10;
+/// How long a peer may send nothing of a request that it has begun: it may hold what others wait for.
+const UNFINISHED_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Bodies above that, all connections together, that are being decoded: one of the largest size, or many smaller ones.
-pub(crate) const DECODE_BYTES_MAX: u32 = 8 << 20;
-const _: () = assert!(DECODE_BYTES_MAX as usize >= forebay_wire::message::REQUEST_BYTES_MAX);
-
-/// A request that is still in progress after so long was decoded long ago and waits for something else: a rebalance, a
-/// long poll.
+/// A request without records that is still in progress after so long was decoded long ago and waits for something else: a
+/// rebalance, a long poll.
 const DECODE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// What all connections of one broker epoch share.
@@ -66,8 +69,6 @@ pub(crate) struct Serving {
     pub closing: Shutdown,
     /// One permit per connection, `max.connections` of them.
     pub seats: Arc<Semaphore>,
-    /// Permits are bytes: [`DECODE_BYTES_MAX`].
-    pub decoding: Semaphore,
     pub complaints: Complaints,
 }
 
@@ -80,7 +81,6 @@ impl Serving {
             counters,
             closing: Shutdown::default(),
             seats: Arc::new(Semaphore::new(seats)),
-            decoding: Semaphore::new(DECODE_BYTES_MAX as usize),
             complaints: Complaints::new(env),
         }
     }
@@ -99,11 +99,21 @@ enum End {
     Idle,
     /// The peer took nothing of an answer for that long.
     Stalled,
+    /// The peer sent nothing of a request that it had begun for [`UNFINISHED_TIME_MAX`].
+    Unfinished,
     /// The broker epoch ends.
     Closing,
     Frame(FrameError),
     Call(CallError),
     Write(io::Error),
+}
+
+/// A request that was read.
+struct Request {
+    api_key: i16,
+    frame: BytesMut,
+    /// What it holds of its budget; `None` for a small one.
+    held: Option<Held>,
 }
 
 /// An answer in its place in the order.
@@ -138,25 +148,21 @@ async fn read_requests(
     queue: mpsc::Sender<Pending>,
 ) -> End {
     let connection = Connection { peer };
-    let (size_max, idle_max) = (serving.context.config.socket_request_max_bytes(), serving.idle_max());
     let held_bytes = Arc::new(Semaphore::new(PENDING_BYTES_MAX as usize));
     let mut buf = BytesMut::new();
     loop {
         let place = queue.reserve().await.expect("the writer ends this future with itself");
-        let frame = tokio::select! {
+        let request = tokio::select! {
             biased;
             () = serving.closing.triggered() => return End::Closing,
-            frame = serving.env.timeout(idle_max, read_frame(&mut reader, &mut buf, size_max)) => match frame {
-                None => return End::Idle,
-                Some(Err(error)) => return End::Frame(error),
-                Some(Ok(None)) => return End::Peer,
-                Some(Ok(Some(frame))) => frame,
+            request = next_request(serving, &mut reader, &mut buf) => match request {
+                Ok(request) => request,
+                Err(end) => return end,
             },
         };
-        // What is not even a key is the API's to refuse.
-        let api_key = frame.first_chunk().map_or(-1, |key| i16::from_be_bytes(*key));
-        serving.counters.api(api_key).request(frame.len());
-        match handle(serving, &connection, api_key, frame).await {
+        let api_key = request.api_key;
+        serving.counters.api(api_key).request(request.frame.len());
+        match handle(serving, &connection, request).await {
             Err(error) => return End::Call(error),
             Ok(Reply::Nothing) => drop(place),
             Ok(Reply::Later(frame)) => place.send(Pending::Waits { api_key, frame }),
@@ -170,19 +176,51 @@ async fn read_requests(
     }
 }
 
-/// Answers one request; a large body waits until the bodies that are being decoded leave room for it.
-async fn handle(serving: &Serving, connection: &Connection, api_key: i16, frame: BytesMut) -> Result<Reply, CallError> {
-    let size = frame.len();
-    let mut handled = pin!(forebay_api::handle(&serving.context, connection, frame));
-    if api_key == PRODUCE_KEY || size <= DECODE_FREE_BYTES_MAX {
-        return handled.await;
+/// The next request. A large one is read once there is memory for it.
+async fn next_request(
+    serving: &Serving,
+    reader: &mut ReadHalf<Box<dyn Stream>>,
+    buf: &mut BytesMut,
+) -> Result<Request, End> {
+    let (env, size_max) = (&serving.env, serving.context.config.socket_request_max_bytes());
+    let head = env.timeout(serving.idle_max(), peek_frame(reader, buf, size_max)).await.ok_or(End::Idle)?;
+    let FrameHead { size, api_key } = head.map_err(End::Frame)?.ok_or(End::Peer)?;
+    let memory = &serving.context.memory;
+    let held = match api_key {
+        _ if size <= READ_AHEAD => None,
+        PRODUCE_KEY => Some(memory.produce.take(size).await),
+        _ if size > OTHER_BYTES_MAX => {
+            return Err(End::Frame(FrameError::RequestTooLarge { size, limit: OTHER_BYTES_MAX }));
+        }
+        _ => Some(memory.other.take(size).await),
+    };
+    loop {
+        let received = buf.len();
+        match env.timeout(UNFINISHED_TIME_MAX, read_frame(reader, buf, size_max)).await {
+            Some(frame) => {
+                let frame = frame.map_err(End::Frame)?.ok_or(End::Peer)?;
+                return Ok(Request { api_key, frame, held });
+            }
+            None if buf.len() == received => return Err(End::Unfinished),
+            None => {}
+        }
     }
-    let weight = u32::try_from(size).unwrap_or(u32::MAX).min(DECODE_BYTES_MAX);
-    let room = serving.decoding.acquire_many(weight).await.expect("the semaphore is never closed");
+}
+
+/// Answers one request, and gives back what it holds as soon as its bytes are no longer needed.
+async fn handle(serving: &Serving, connection: &Connection, request: Request) -> Result<Reply, CallError> {
+    let Request { api_key, frame, held } = request;
+    let mut handled = pin!(forebay_api::handle(&serving.context, connection, frame));
+    let Some(held) = held else { return handled.await };
+    if api_key == PRODUCE_KEY {
+        let reply = handled.await;
+        drop(held);
+        return reply;
+    }
     if let Some(reply) = serving.env.timeout(DECODE_TIME_MAX, &mut handled).await {
         return reply;
     }
-    drop(room);
+    drop(held);
     handled.await
 }
 
@@ -247,6 +285,7 @@ fn report(serving: &Serving, peer: SocketAddr, end: &End) {
         End::Peer => Closed::Peer,
         End::Idle => Closed::Idle,
         End::Stalled => Closed::Stalled,
+        End::Unfinished => Closed::Unfinished,
         End::Closing => Closed::Closing,
         End::Frame(FrameError::Io(_)) | End::Write(_) => Closed::Broken,
         End::Frame(_) => Closed::BadFrame,
@@ -257,6 +296,12 @@ fn report(serving: &Serving, peer: SocketAddr, end: &End) {
         End::Peer | End::Idle | End::Closing => return tracing::debug!(%peer, why = closed.name(), "connection closed"),
         End::Stalled => {
             return serving.complaints.log(|| tracing::warn!(%peer, "connection closed: the peer takes no answers"));
+        }
+        End::Unfinished => {
+            let seconds = UNFINISHED_TIME_MAX.as_secs();
+            let log =
+                || tracing::warn!(%peer, seconds, "connection closed: the peer sends nothing of a request it began");
+            return serving.complaints.log(log);
         }
         End::Frame(FrameError::Io(error)) | End::Write(error) => {
             return tracing::debug!(%peer, error = error as &dyn std::error::Error, "connection lost");

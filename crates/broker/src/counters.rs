@@ -12,6 +12,7 @@ pub(crate) enum Closed {
     Peer,
     Idle,
     Stalled,
+    Unfinished,
     Closing,
     Broken,
     BadFrame,
@@ -19,14 +20,23 @@ pub(crate) enum Closed {
 }
 
 impl Closed {
-    pub const ALL: [Self; 7] =
-        [Self::Peer, Self::Idle, Self::Stalled, Self::Closing, Self::Broken, Self::BadFrame, Self::BadRequest];
+    pub const ALL: [Self; 8] = [
+        Self::Peer,
+        Self::Idle,
+        Self::Stalled,
+        Self::Unfinished,
+        Self::Closing,
+        Self::Broken,
+        Self::BadFrame,
+        Self::BadRequest,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Peer => "peer",
             Self::Idle => "idle",
             Self::Stalled => "stalled",
+            Self::Unfinished => "unfinished",
             Self::Closing => "closing",
             Self::Broken => "broken",
             Self::BadFrame => "bad-frame",

@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use forebay_api::Context;
 use forebay_api::counters::{Beyond, OffsetApi};
 use forebay_cache::CacheCounts;
 use forebay_env::{Env, OpenMode};
@@ -84,6 +85,8 @@ struct EpochScrape {
     out_of_range: Vec<(OffsetApi, Beyond, u64)>,
     held_back: u64,
     held_back_seconds: f64,
+    request_bytes: u64,
+    requests_waited: u64,
 }
 
 fn epoch(status: &Status) -> Option<EpochScrape> {
@@ -92,7 +95,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
     let metrics: &WalMetrics = wal.metrics();
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let topics = epoch.context.partitions.all();
-    let counters = &epoch.context.counters;
+    let Context { counters, memory, .. } = &*epoch.context;
     Some(EpochScrape {
         number: epoch.context.life.epoch.get(),
         topics: topics.len() as u64,
@@ -112,6 +115,8 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
         out_of_range: counters.offsets_out_of_range().collect(),
         held_back: counters.produces_held_back(),
         held_back_seconds: counters.produce_time_held_back().as_secs_f64(),
+        request_bytes: memory.produce.held() + memory.other.held(),
+        requests_waited: memory.produce.waits() + memory.other.waits(),
     })
 }
 
@@ -196,7 +201,14 @@ impl EpochScrape {
         out.counters("forebay_offsets_out_of_range", help, offsets)?;
         out.counter("forebay_produce_held_back", "Produce requests that waited for room", self.held_back)?;
         let help = "Time for which Produce requests waited for room, all together";
-        out.counter("forebay_produce_held_back_seconds", help, self.held_back_seconds)
+        out.counter("forebay_produce_held_back_seconds", help, self.held_back_seconds)?;
+        out.gauge(
+            "forebay_request_held_bytes",
+            "Bytes of large requests that are read or handled",
+            self.request_bytes,
+        )?;
+        let help = "Large requests that were read only when others had given back memory";
+        out.counter("forebay_requests_waited", help, self.requests_waited)
     }
 }
 

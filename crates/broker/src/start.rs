@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_api::counters::Counters;
+use forebay_api::memory::Memory;
 use forebay_api::{Context, HostPort};
 use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostParts, LocalMarkers};
@@ -129,6 +130,7 @@ impl Epoch {
             wal,
             config: Arc::clone(config),
             counters: Counters::default(),
+            memory: Memory::new(config),
         };
         Ok(Self { context: Arc::new(context), owner, recovered, upkeep })
     }

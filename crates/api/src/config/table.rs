@@ -180,6 +180,13 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
         "How long an idle producer's sequence numbers are remembered.",
     ),
     key(
+        "queued.max.request.bytes",
+        Long,
+        "67108864",
+        Value(Rule::Whole(1, i64::MAX)),
+        "Bytes of Produce requests that all connections together hold; more are not read yet, a larger one is read alone.",
+    ),
+    key(
         "queued.max.requests",
         Int,
         "500",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use forebay_api::config::BrokerConfig;
 use forebay_api::counters::Counters;
+use forebay_api::memory::Memory;
 use forebay_api::{CallError, Connection, Context, HostPort, Reply, handle};
 use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostConfig, HostParts, LocalMarkers};
@@ -115,6 +116,7 @@ impl World {
             wal: owner.wal.clone(),
             config: Arc::new(self.config.clone()),
             counters: Counters::default(),
+            memory: Memory::new(&self.config),
         };
         self.life = Some(Life { context: Arc::new(context), owner, _host: host });
     }

@@ -4,6 +4,7 @@ mod connections;
 mod epochs;
 mod folder;
 mod inside;
+mod memory;
 mod restart;
 mod room;
 mod support;
