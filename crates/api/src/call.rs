@@ -7,6 +7,8 @@ use forebay_wire::kafka::protocol::{Decodable, Encodable, HeaderVersion};
 use forebay_wire::{DecodeError, EncodeError, RequestHeader, decode_request, encode_response};
 use futures::future::BoxFuture;
 
+use crate::memory::Held;
+
 /// What is known of whoever sends the requests.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -25,6 +27,8 @@ pub struct Call<'a> {
 pub enum Reply {
     /// A frame, in pieces.
     Now(Vec<Bytes>),
+    /// A frame with records, in pieces, and what it holds of the budget for these: keep it until they are sent.
+    Records(Vec<Bytes>, Held),
     /// A frame that waits for something durable.
     Later(BoxFuture<'static, Result<Vec<Bytes>, CallError>>),
     /// The client expects no answer (`acks=0`).

@@ -44,7 +44,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::complaints::Complaints;
 use crate::counters::{Closed, Counters};
 
-/// Bytes of whole answers that wait for the socket. One more answer, of `fetch.max.bytes` at most, may wait beside them.
+/// Bytes of whole answers that wait for the socket. One more answer, of `fetch.max.bytes` at most, may wait beside them;
+/// what all connections' Fetch answers hold has a budget besides.
 const PENDING_BYTES_MAX: u32 = 1 << 20;
 
 /// Pieces of an answer handed to the system in one call: a record batch each, and far from the system's limit of 1,024.
@@ -118,7 +119,7 @@ struct Request {
 
 /// An answer in its place in the order.
 enum Pending {
-    Whole { api_key: i16, frame: Vec<Bytes>, held: OwnedSemaphorePermit },
+    Whole { api_key: i16, frame: Vec<Bytes>, room: OwnedSemaphorePermit, held: Option<Held> },
     Waits { api_key: i16, frame: BoxFuture<'static, Result<Vec<Bytes>, CallError>> },
 }
 
@@ -162,17 +163,23 @@ async fn read_requests(
         };
         let api_key = request.api_key;
         serving.counters.api(api_key).request(request.frame.len());
-        match handle(serving, &connection, request).await {
+        let (frame, held) = match handle(serving, &connection, request).await {
             Err(error) => return End::Call(error),
-            Ok(Reply::Nothing) => drop(place),
-            Ok(Reply::Later(frame)) => place.send(Pending::Waits { api_key, frame }),
-            Ok(Reply::Now(frame)) => {
-                let size = u32::try_from(frame_size(&frame)).unwrap_or(u32::MAX).min(PENDING_BYTES_MAX);
-                let held = Arc::clone(&held_bytes).acquire_many_owned(size).await;
-                let held = held.expect("the semaphore is never closed");
-                place.send(Pending::Whole { api_key, frame, held });
+            Ok(Reply::Nothing) => {
+                drop(place);
+                continue;
             }
-        }
+            Ok(Reply::Later(frame)) => {
+                place.send(Pending::Waits { api_key, frame });
+                continue;
+            }
+            Ok(Reply::Now(frame)) => (frame, None),
+            Ok(Reply::Records(frame, held)) => (frame, Some(held)),
+        };
+        let size = u32::try_from(frame_size(&frame)).unwrap_or(u32::MAX).min(PENDING_BYTES_MAX);
+        let room = Arc::clone(&held_bytes).acquire_many_owned(size).await;
+        let room = room.expect("the semaphore is never closed");
+        place.send(Pending::Whole { api_key, frame, room, held });
     }
 }
 
@@ -232,7 +239,7 @@ async fn write_answers(
 ) -> Result<(), End> {
     while let Some(answer) = pending.recv().await {
         let (api_key, frame, held) = match answer {
-            Pending::Whole { api_key, frame, held } => (api_key, frame, Some(held)),
+            Pending::Whole { api_key, frame, room, held } => (api_key, frame, Some((room, held))),
             Pending::Waits { api_key, frame } => (api_key, frame.await.map_err(End::Call)?, None),
         };
         serving.counters.api(api_key).response(frame_size(&frame));

@@ -87,6 +87,7 @@ struct EpochScrape {
     held_back_seconds: f64,
     request_bytes: u64,
     requests_waited: u64,
+    fetch_bytes: u64,
 }
 
 fn epoch(status: &Status) -> Option<EpochScrape> {
@@ -117,6 +118,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
         held_back_seconds: counters.produce_time_held_back().as_secs_f64(),
         request_bytes: memory.produce.held() + memory.other.held(),
         requests_waited: memory.produce.waits() + memory.other.waits(),
+        fetch_bytes: memory.answers.held(),
     })
 }
 
@@ -208,7 +210,9 @@ impl EpochScrape {
             self.request_bytes,
         )?;
         let help = "Large requests that were read only when others had given back memory";
-        out.counter("forebay_requests_waited", help, self.requests_waited)
+        out.counter("forebay_requests_waited", help, self.requests_waited)?;
+        let help = "Bytes of Fetch answers that are read or wait to be sent";
+        out.gauge("forebay_fetch_pending_bytes", help, self.fetch_bytes)
     }
 }
 

@@ -71,6 +71,13 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
         "The bucket: s3://NAME/PREFIX, file:///FOLDER or memory:; empty is a folder in log.dirs.",
     ),
     key(
+        "forebay.fetch.pending.max.bytes",
+        Long,
+        "33554432",
+        Value(Rule::Whole(1, i64::MAX)),
+        "Bytes of Fetch answers that all connections together read or wait to send; beyond it, answers are smaller.",
+    ),
+    key(
         "forebay.plaintext.public",
         Boolean,
         "false",

@@ -4,6 +4,10 @@
 //! A fetch that finds too little hangs its bell at every partition and looks again when one moves: there is no sleep
 //! loop. Offsets, records and aborted transactions of a partition are of one moment.
 //!
+//! What is read is taken of a budget that all connections share, and held until the answer is sent. A fetch never waits for
+//! it: where little is left the answer is smaller, and one batch is always in it. While it waits for records it holds
+//! nothing.
+//!
 //! Differs from Kafka: every session is declined (session id 0), which clients answer with full fetches. There are no
 //! followers: a replica id is not looked at.
 
@@ -23,6 +27,7 @@ use crate::context::Context;
 use crate::counters::OffsetApi;
 use crate::errors;
 use crate::lookup::{self, Topic};
+use crate::memory::Held;
 use crate::out_of_range::Asker;
 
 /// The first Fetch version whose client knows zstd (KIP-110).
@@ -63,10 +68,10 @@ struct Terms {
 pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Reply, CallError> {
     let request: FetchRequest = call.decode()?;
     let (version, correlation_id) = (call.version(), call.header.correlation_id);
-    let answer = |response: &FetchResponse| Ok(Reply::Now(encode_fetch(correlation_id, version, response)?));
+    let encode = |response: &FetchResponse| encode_fetch(correlation_id, version, response);
     if request.session_id != 0 {
         let error_code = ErrorCode::FetchSessionIdNotFound.code();
-        return answer(&FetchResponse { error_code, ..FetchResponse::default() });
+        return Ok(Reply::Now(encode(&FetchResponse { error_code, ..FetchResponse::default() })?));
     }
     let terms = Terms {
         version,
@@ -77,8 +82,9 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = context.env.monotonic() + wait;
     let wanted = wanted(context, &request, version);
-    let response = poll(Asker::new(context, &call, OffsetApi::Fetch), &wanted, terms, bytes_min, deadline).await;
-    answer(&response)
+    let asker = Asker::new(context, &call, OffsetApi::Fetch);
+    let (response, held) = poll(asker, &wanted, terms, bytes_min, deadline).await;
+    Ok(Reply::Records(encode(&response)?, held))
 }
 
 /// Reads until there is enough, something to tell at once, or no time left.
@@ -88,25 +94,35 @@ async fn poll(
     terms: Terms,
     bytes_min: usize,
     deadline: Instant,
-) -> FetchResponse {
+) -> (FetchResponse, Held) {
     let context = asker.context();
+    let partitions = || wanted.iter().flat_map(|topic| &topic.partitions);
+    let bytes_wanted = partitions().map(|partition| partition.bytes_max).sum::<usize>().min(terms.bytes_max);
     loop {
         let bell = Bell::default();
-        for partition in wanted.iter().flat_map(|topic| &topic.partitions) {
+        for partition in partitions() {
             // Hung before reading: what moves in between rings it.
             if let Ok(target) = &partition.target {
                 target.hang(&bell);
             }
         }
+        let mut held = context.memory.answers.take_some(bytes_wanted);
+        let room = held.bytes();
+        let terms = if room < bytes_wanted { Terms { bytes_max: room, ..terms } } else { terms };
         let read = read_all(asker, wanted, terms).await;
-        if read.bytes >= bytes_min || read.urgent || wanted.is_empty() || context.env.monotonic() >= deadline {
-            return read.response;
+        // Where there was no room for what the client waits for, whatever came is enough.
+        let enough = read.bytes >= bytes_min || (read.bytes > 0 && room < bytes_min.min(bytes_wanted));
+        let over = context.env.monotonic() >= deadline || context.env.shutdown().is_triggered();
+        if enough || read.urgent || over || wanted.is_empty() {
+            held.shrink_to(read.bytes);
+            return (read.response, held);
         }
+        drop((read, held));
         tokio::select! {
             biased;
             () = bell.rung() => {}
             () = context.env.sleep_until(deadline) => {}
-            () = context.env.shutdown().triggered() => return read.response,
+            () = context.env.shutdown().triggered() => {}
         }
     }
 }

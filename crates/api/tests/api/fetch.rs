@@ -296,3 +296,37 @@ async fn partitions_share_the_limit_in_order() {
     let large = shown(world.call(12, &request).await.expect("an answer"));
     assert_eq!(large, ["hw=0 lso=0 start=0", "hw=1 lso=1 start=0: 0:x", "hw=1 lso=1 start=0: 0:y"]);
 }
+
+/// Where others hold the memory for answers, a fetch has one batch and waits for no more than that; where it waits for
+/// records, it holds nothing.
+#[tokio::test(start_paused = true)]
+async fn little_memory_makes_small_answers() {
+    let mut world = World::new().await;
+    check_in(
+        &mut world,
+        "create a -> NONE
+         produce a/0 x -> base=0
+         produce a/0 y -> base=1",
+    )
+    .await;
+    let answers = &world.context().memory.answers;
+    let all = answers.take(usize::MAX).await;
+    let begun = world.context().env.monotonic();
+    let timed = |from: &'static str, min: &'static str| {
+        let step = Step { words: vec!["fetch", "a/0", from], options: [("wait", "500"), ("min", min)].into() };
+        let world = &world;
+        async move {
+            let shown = fetch(world, &step).await.expect("an answer");
+            (shown, (world.context().env.monotonic() - begun).as_millis())
+        }
+    };
+    assert_eq!(timed("0", "100000").await, ("hw=2 lso=2 start=0: 0:x".to_owned(), 0), "not all, and at once");
+    let waited = async {
+        world.context().env.sleep(Duration::from_millis(100)).await;
+        answers.held()
+    };
+    drop(all);
+    let (poll, held) = futures::future::join(timed("1", "100000"), waited).await;
+    assert_eq!((poll, held), (("hw=2 lso=2 start=0: 1:y".to_owned(), 500), 0));
+    assert_eq!(answers.held(), 0);
+}

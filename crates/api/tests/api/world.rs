@@ -159,7 +159,7 @@ impl World {
     pub async fn send(&self, frame: BytesMut) -> Result<Option<Bytes>, CallError> {
         let peer = SocketAddr::from(([127, 0, 0, 1], 4242));
         let pieces = match handle(self.context(), &Connection { peer }, frame).await? {
-            Reply::Now(pieces) => pieces,
+            Reply::Now(pieces) | Reply::Records(pieces, _) => pieces,
             Reply::Later(pieces) => pieces.await?,
             Reply::Nothing => return Ok(None),
         };

@@ -15,15 +15,16 @@ use forebay_wire::kafka::messages::produce_request::{PartitionProduceData, Topic
 use forebay_wire::kafka::messages::{FetchRequest, MetadataRequest, ProduceRequest, ProduceResponse};
 use forebay_wire::kafka::protocol::StrBytes;
 use forebay_wire::{BatchBuilder, decode_response, encode_request, peek_correlation_id};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::inside::Inside;
 use crate::support::{
-    admin, client, connect, consume, is_closed, metric, metric_comes_to, name, partition, read_answer,
+    admin, client, connect, consume, is_closed, metric, metric_comes_to, name, partition, produce, read_answer,
 };
 
 /// Many times less than the connections of a test would take.
 const REQUESTS: &str = "queued.max.request.bytes";
+const ANSWERS: &str = "forebay.fetch.pending.max.bytes";
 /// More than a socket takes (`inside`): it is sent only where the broker reads it.
 const LARGE: usize = 90_000;
 
@@ -94,8 +95,10 @@ async fn shown(env: &Env, broker: &Broker, name: &str) -> f64 {
 /// Everything that was taken is given back, in no time: a connection sees the end of its peer when it is its turn.
 async fn assert_nothing_held(env: &Env, broker: &Broker) {
     env.sleep(Duration::from_secs(1)).await;
-    let held = shown(env, broker, "forebay_request_held_bytes").await;
-    assert!(held < 1.0, "{held}");
+    for name in ["forebay_request_held_bytes", "forebay_fetch_pending_bytes"] {
+        let held = shown(env, broker, name).await;
+        assert!(held < 1.0, "{name} is {held}");
+    }
 }
 
 /// While the write-ahead log has no room, Produce requests are read only as far as the budget goes; fetches and other
@@ -214,4 +217,45 @@ async fn who_waits_for_memory_hears_the_end() {
     broker.stop().await.expect("drained");
     assert!(env.monotonic() - asked < Duration::from_secs(1), "nobody was waited for");
     assert!(is_closed(&mut begun).await && is_closed(&mut waiting).await);
+}
+
+/// Many who ask for much and do not read it have answers that come to the budget, and a batch for each; who reads gets all
+/// there is meanwhile. When they go, nothing is left of it.
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_reads_hold_no_more_than_the_budget() {
+    const BUDGET: usize = 800_000;
+    const SLOW: usize = 20;
+    let inside = Inside::new(25);
+    let env: &Env = &inside.env;
+    let broker = start(&inside, &[(ANSWERS, &BUDGET.to_string())]).await;
+    let client = client(env, &broker);
+    let values: Vec<String> = (10..40).map(|n| n.to_string().repeat(LARGE / 2)).collect();
+    produce(&client, &partition("orders", 0), values.iter().cloned()).await;
+
+    let mut slow = Vec::new();
+    for id in 0..SLOW {
+        let mut stream = connect(env, &broker).await;
+        stream.write_all(&fetch_of(i32::try_from(id).expect("few"), 1 << 20)).await.expect("sent");
+        slow.push(stream);
+    }
+    env.sleep(Duration::from_secs(1)).await;
+    let held = shown(env, &broker, "forebay_fetch_pending_bytes").await;
+    assert!(held > 400_000.0 && held <= 800_000.0, "{held}");
+    let mut answered = 0;
+    for stream in &mut slow {
+        let size = usize::try_from(stream.read_i32().await.expect("an answer")).expect("a size");
+        assert!(size > LARGE, "each has a batch");
+        answered += size;
+    }
+    assert!(answered < BUDGET + SLOW * (LARGE + 1_000), "{answered} bytes wait for those who do not read");
+    assert_eq!(consume(&client, &partition("orders", 0), values.len()).await, values);
+    drop(slow);
+    assert_nothing_held(env, &broker).await;
+
+    // With the budget to itself again, a fetch gets as much as half of it.
+    let mut alone = connect(env, &broker).await;
+    alone.write_all(&fetch_of(1, 1 << 20)).await.expect("sent");
+    let answer = read_answer(&mut alone).await;
+    assert!((BUDGET / 2 - LARGE..BUDGET / 2 + 1_000).contains(&answer.len()), "{}", answer.len());
+    broker.stop().await.expect("drained");
 }
