@@ -14,6 +14,7 @@
 //! 3. Offsets that are lost are answered as lost, never skipped: a reader must not believe that it saw everything.
 //! 4. Reading ahead is bounded, per reader and in all (`ahead`).
 //! 5. What stands before an error is served; the error is the next read's, which begins there.
+//! 6. What is handed out keeps a chunk in memory only where it is more than little of it ([`KEPT_MAX`]).
 //!
 //! Sources: D9.
 
@@ -58,6 +59,10 @@ const READ_TIME_TARGET: Duration = Duration::from_millis(500);
 /// How long damage is believed without reading again: a client that asks for damaged records all the time must not cost
 /// three GETs each time.
 const DAMAGE_BELIEVED: Duration = Duration::from_mins(1);
+
+/// By reference a few bytes keep the whole chunk that they came with, for as long as a client takes to read them: where
+/// the chunk has more than so many times the bytes, they are copied.
+const KEPT_MAX: u64 = 4;
 
 /// Why history could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -172,7 +177,7 @@ impl ColdReader {
         pattern: &ReadPattern,
     ) -> Result<Vec<Bytes>, ColdError> {
         let deadline = self.env.monotonic() + READ_TIME_TARGET;
-        let mut taken = Taken { batches: Vec::new(), room: read.bytes_max, next: read.from };
+        let mut taken = Taken { batches: Vec::new(), room: read.bytes_max, next: read.from, chunk: (0, 0) };
         let mut trail = pattern.begin(read.from);
         while taken.next < read.end && taken.room > 0 {
             if !taken.batches.is_empty() && self.env.monotonic() >= deadline {
@@ -195,6 +200,7 @@ impl ColdReader {
             }
         }
         pattern.end(trail, taken.next, taken.next >= read.end);
+        taken.end_chunk();
         Ok(taken.batches)
     }
 
@@ -237,7 +243,10 @@ impl ColdReader {
                     return Err(ColdError::Lost { partition: source.partition, range: *range });
                 }
                 if block.position >= chunk_end {
-                    chunk_end = layout.plan_of(block.position).end;
+                    let plan = layout.plan_of(block.position);
+                    taken.end_chunk();
+                    taken.chunk = (taken.batches.len(), plan.end - plan.start);
+                    chunk_end = plan.end;
                     self.read_ahead(&ahead.place(source, taken, Some(layout)), ahead.want(taken));
                 }
                 let payload = self.block(layout, section, block).await?;
@@ -410,9 +419,23 @@ struct Taken {
     batches: Vec<Bytes>,
     room: usize,
     next: Offset,
+    /// The first of them that is of the chunk at hand, and how large that is.
+    chunk: (usize, u64),
 }
 
 impl Taken {
+    /// Copies what was taken of the chunk at hand where that is little of it.
+    fn end_chunk(&mut self) {
+        let (first, size) = self.chunk;
+        let runs = &self.batches[first..];
+        let bytes: usize = runs.iter().map(Bytes::len).sum();
+        if bytes > 0 && (bytes as u64).saturating_mul(KEPT_MAX) < size {
+            let copy = runs.concat();
+            self.batches.truncate(first);
+            self.batches.push(copy.into());
+        }
+    }
+
     /// Takes from a block's batches what the read wants; false once it wants no more. One slice for the whole run.
     fn take(&mut self, payload: &Bytes, read: ColdRead) -> bool {
         let mut at = 0;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use forebay_format::Fault;
 use forebay_store::{Body, Key, Store};
 use forebay_types::{ByteSize, Timestamp};
@@ -92,6 +93,30 @@ async fn damage_is_named_after_three_reads_and_believed_for_a_minute() {
     rig.env.sleep(DAMAGE_BELIEVED).await;
     assert_eq!(rig.read(0, 0, 10_000_000, &pattern).await.expect("mended").len(), 8);
     assert_eq!(rig.store.take_reads().len(), 1);
+}
+
+/// Little of a chunk is copied, so that who holds it does not keep the rest; much of it is handed out as it is.
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_out_keeps_little_else() {
+    let (rig, _) = two_partitions(16).await;
+    let pattern = ReadPattern::default();
+    // The first chunk has ten batches or so, two to a block.
+    for (partition, from, bytes_max, copied) in
+        [(0, 0, 100_000, true), (0, 2, 200_000, true), (1, 0, 10_000, true), (0, 0, 700_000, false)]
+    {
+        let runs = rig.runs(partition, from, bytes_max, &pattern).await.expect("sound");
+        let unique = runs.iter().all(Bytes::is_unique);
+        assert_eq!(
+            (runs.is_empty(), unique),
+            (false, copied),
+            "{bytes_max} bytes of partition {partition} from {from}"
+        );
+    }
+    // All of the first chunk as it is, and the beginning of the second as a copy.
+    let runs = rig.runs(0, 0, 1_300_000, &pattern).await.expect("sound");
+    let (last, all) = runs.split_last().expect("several");
+    assert!(last.is_unique() && !all.iter().any(Bytes::is_unique));
+    assert_eq!(rig.read(0, 0, 10_000_000, &pattern).await.expect("sound").len(), 16);
 }
 
 /// A footer that is damaged in the bucket is named after three reads.

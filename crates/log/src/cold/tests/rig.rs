@@ -117,9 +117,20 @@ impl Rig {
         bytes_max: usize,
         pattern: &ReadPattern,
     ) -> Result<Vec<i64>, ColdError> {
-        let read = ColdRead { from: offset(from), end: offset(self.end(partition)), bytes_max, at_least_one: true };
-        let runs = self.reader.read(source(partition), read, pattern).await?;
+        let runs = self.runs(partition, from, bytes_max, pattern).await?;
         Ok(runs.iter().flat_map(offsets_of).collect())
+    }
+
+    /// The same as it is handed out.
+    pub async fn runs(
+        &self,
+        partition: i32,
+        from: i64,
+        bytes_max: usize,
+        pattern: &ReadPattern,
+    ) -> Result<Vec<Bytes>, ColdError> {
+        let read = ColdRead { from: offset(from), end: offset(self.end(partition)), bytes_max, at_least_one: true };
+        self.reader.read(source(partition), read, pattern).await
     }
 }
 
