@@ -76,7 +76,7 @@ macro_rules! advertised {
 
 apis! {
     Produce 3..=11, 0, produce, "0 to 2 are advertised for old librdkafka and refused";
-    Fetch 4..=17, fetch, "sessions are declined: every fetch is a full one";
+    Fetch 4..=17, fetch, "";
     ListOffsets 1..=9, list_offsets, "";
     Metadata 0..=12, metadata, "creates topics where asked and allowed";
     OffsetCommit 2..=9, offset_commit, "offsets are for the topic that has the name now";

@@ -247,6 +247,8 @@ whole_getters! {
     queued_max_requests: usize = "queued.max.requests";
     /// Bytes of Produce requests that all connections together hold.
     queued_max_request_bytes: usize = "queued.max.request.bytes";
+    /// Fetch sessions that are kept.
+    fetch_session_cache_slots: usize = "max.incremental.fetch.session.cache.slots";
     /// Bytes of Fetch answers that all connections together read or wait to send.
     fetch_pending_max_bytes: usize = "forebay.fetch.pending.max.bytes";
     log_retention_check_interval_ms: u64 = "log.retention.check.interval.ms";

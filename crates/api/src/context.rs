@@ -15,6 +15,7 @@ use forebay_wal::Wal;
 use crate::config::BrokerConfig;
 use crate::counters::Counters;
 use crate::memory::Memory;
+use crate::sessions::FetchSessions;
 
 /// Where clients find a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ pub struct Context {
     pub config: Arc<BrokerConfig>,
     pub counters: Counters,
     pub memory: Memory,
+    pub sessions: FetchSessions,
 }
 
 impl Context {

@@ -16,6 +16,7 @@ pub mod apis;
 pub mod config;
 pub mod counters;
 pub mod memory;
+pub mod sessions;
 
 mod call;
 mod context;

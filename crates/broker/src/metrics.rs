@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_api::Context;
 use forebay_api::counters::{Beyond, OffsetApi};
+use forebay_api::sessions::SessionCounts;
 use forebay_cache::CacheCounts;
 use forebay_env::{Env, OpenMode};
 use forebay_store::MeterRow;
@@ -88,6 +89,7 @@ struct EpochScrape {
     request_bytes: u64,
     requests_waited: u64,
     fetch_bytes: u64,
+    sessions: SessionCounts,
 }
 
 fn epoch(status: &Status) -> Option<EpochScrape> {
@@ -96,7 +98,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
     let metrics: &WalMetrics = wal.metrics();
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let topics = epoch.context.partitions.all();
-    let Context { counters, memory, .. } = &*epoch.context;
+    let Context { counters, memory, sessions, .. } = &*epoch.context;
     Some(EpochScrape {
         number: epoch.context.life.epoch.get(),
         topics: topics.len() as u64,
@@ -119,6 +121,7 @@ fn epoch(status: &Status) -> Option<EpochScrape> {
         request_bytes: memory.produce.held() + memory.other.held(),
         requests_waited: memory.produce.waits() + memory.other.waits(),
         fetch_bytes: memory.answers.held(),
+        sessions: sessions.counts(),
     })
 }
 
@@ -212,7 +215,12 @@ impl EpochScrape {
         let help = "Large requests that were read only when others had given back memory";
         out.counter("forebay_requests_waited", help, self.requests_waited)?;
         let help = "Bytes of Fetch answers that are read or wait to be sent";
-        out.gauge("forebay_fetch_pending_bytes", help, self.fetch_bytes)
+        out.gauge("forebay_fetch_pending_bytes", help, self.fetch_bytes)?;
+        out.gauge("forebay_fetch_sessions", "Fetch sessions that are kept", self.sessions.sessions)?;
+        let help = "Partitions in fetch sessions";
+        out.gauge("forebay_fetch_session_partitions", help, self.sessions.partitions)?;
+        let help = "Fetch sessions given up for others";
+        out.counter("forebay_fetch_sessions_evicted", help, self.sessions.evicted)
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use forebay_api::counters::Counters;
 use forebay_api::memory::Memory;
+use forebay_api::sessions::FetchSessions;
 use forebay_api::{Context, HostPort};
 use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostParts, LocalMarkers};
@@ -131,6 +132,7 @@ impl Epoch {
             config: Arc::clone(config),
             counters: Counters::default(),
             memory: Memory::new(config),
+            sessions: FetchSessions::new(config.fetch_session_cache_slots()),
         };
         Ok(Self { context: Arc::new(context), owner, recovered, upkeep })
     }

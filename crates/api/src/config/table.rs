@@ -168,6 +168,13 @@ pub const BROKER_KEYS: &[BrokerKey] = &[
     key("log.roll.hours", Int, "168", FROM_1, "Accepted for Kafka's tools: there are no segments to roll."),
     key("log.roll.jitter.hours", Int, "0", FROM_0, "Accepted for Kafka's tools: there are no segments to roll."),
     key("max.connections", Int, "10000", FROM_1, "Most connections at a time; one more is closed at once."),
+    key(
+        "max.incremental.fetch.session.cache.slots",
+        Int,
+        "1000",
+        FROM_0,
+        "Fetch sessions that are kept; a consumer that finds no room says with every fetch all that it reads.",
+    ),
     key("node.id", Int, "1", FROM_0, "The broker's number in its cluster."),
     key("num.partitions", Int, "1", PARTITIONS, "Partitions of a topic whose creator does not say."),
     key("offset.metadata.max.bytes", Int, "4096", FROM_0, "Most bytes of text beside a committed offset."),

@@ -8,8 +8,9 @@
 //! it: where little is left the answer is smaller, and one batch is always in it. While it waits for records it holds
 //! nothing.
 //!
-//! Differs from Kafka: every session is declined (session id 0), which clients answer with full fetches. There are no
-//! followers: a replica id is not looked at.
+//! A partition that a request names twice is read once, as it is named last, as in Kafka.
+//!
+//! Differs from Kafka: there are no followers: a replica id is not looked at.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +30,10 @@ use crate::errors;
 use crate::lookup::{self, Topic};
 use crate::memory::Held;
 use crate::out_of_range::Asker;
+use crate::sessions::{Asked, AskedTopic, TOPIC_ID_VERSION};
 
 /// The first Fetch version whose client knows zstd (KIP-110).
 const ZSTD_FETCH_VERSION: i16 = 10;
-
-/// The first version that names topics by id.
-const TOPIC_ID_VERSION: i16 = 13;
 
 /// The longest a client may be made to wait for records, whatever it asks: below the idle limit of connections.
 const WAIT_MAX: Duration = Duration::from_mins(5);
@@ -50,9 +49,7 @@ struct Wanted {
 }
 
 struct WantedTopic {
-    /// As it was asked for: the name or the id.
-    name: String,
-    id: uuid::Uuid,
+    asked: AskedTopic,
     open: Topic,
     partitions: Vec<Wanted>,
 }
@@ -69,10 +66,13 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
     let request: FetchRequest = call.decode()?;
     let (version, correlation_id) = (call.version(), call.header.correlation_id);
     let encode = |response: &FetchResponse| encode_fetch(correlation_id, version, response);
-    if request.session_id != 0 {
-        let error_code = ErrorCode::FetchSessionIdNotFound.code();
-        return Ok(Reply::Now(encode(&FetchResponse { error_code, ..FetchResponse::default() })?));
-    }
+    let fetching = match context.sessions.begin(&request, version, context.env.monotonic()) {
+        Ok(fetching) => fetching,
+        Err(code) => {
+            let refused = FetchResponse { error_code: code.code(), ..FetchResponse::default() };
+            return Ok(Reply::Now(encode(&refused)?));
+        }
+    };
     let terms = Terms {
         version,
         isolation: if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
@@ -81,9 +81,10 @@ pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Repl
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0).min(terms.bytes_max);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     let deadline = context.env.monotonic() + wait;
-    let wanted = wanted(context, &request, version);
+    let wanted = wanted(context, &fetching.asked, version);
     let asker = Asker::new(context, &call, OffsetApi::Fetch);
     let (response, held) = poll(asker, &wanted, terms, bytes_min, deadline).await;
+    let response = context.sessions.end(&context.env, fetching, response);
     Ok(Reply::Records(encode(&response)?, held))
 }
 
@@ -148,7 +149,8 @@ async fn read_all(asker: Asker<'_>, wanted: &[WantedTopic], terms: Terms) -> Rea
             all.urgent |= partition.error_code != 0 || partition.diverging_epoch.is_some();
             partitions.push(partition);
         }
-        all.response.topics.push(FetchTopic { name: topic.name.clone(), topic_id: topic.id, partitions });
+        let AskedTopic { name, id } = &topic.asked;
+        all.response.topics.push(FetchTopic { name: name.to_string(), topic_id: *id, partitions });
     }
     all
 }
@@ -230,23 +232,25 @@ fn holds_zstd(read: &ReadBatches) -> bool {
     })
 }
 
-fn wanted(context: &Context, request: &FetchRequest, version: i16) -> Vec<WantedTopic> {
-    let topics = request.topics.iter().map(|topic| {
+/// What is asked for, with partitions of one topic that follow each other under one look-up.
+fn wanted(context: &Context, asked: &[Asked], version: i16) -> Vec<WantedTopic> {
+    let topic = |asked: &[Asked]| {
+        let topic = asked[0].topic.clone();
         let open = if version < TOPIC_ID_VERSION {
-            lookup::by_name(context, &topic.topic)
+            lookup::by_name(context, &topic.name)
         } else {
-            lookup::by_id(context, topic.topic_id)
+            lookup::by_id(context, topic.id)
         };
-        let partitions = topic.partitions.iter().map(|partition| Wanted {
-            index: partition.partition,
-            target: lookup::partition(&open, partition.partition),
-            from: partition.fetch_offset,
-            bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
-            current_epoch: partition.current_leader_epoch,
-            last_fetched_epoch: partition.last_fetched_epoch,
+        let partitions = asked.iter().map(|asked| Wanted {
+            index: asked.index,
+            target: lookup::partition(&open, asked.index),
+            from: asked.from,
+            bytes_max: usize::try_from(asked.bytes_max).unwrap_or(0),
+            current_epoch: asked.current_epoch,
+            last_fetched_epoch: asked.last_fetched_epoch,
         });
         let partitions = partitions.collect();
-        WantedTopic { name: topic.topic.to_string(), id: topic.topic_id, open, partitions }
-    });
-    topics.collect()
+        WantedTopic { asked: topic, open, partitions }
+    };
+    asked.chunk_by(|one, next| one.topic == next.topic).map(topic).collect()
 }

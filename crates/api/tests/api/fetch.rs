@@ -18,7 +18,7 @@ pub async fn fetch(world: &World, step: &Step<'_>) -> Result<String, String> {
     if response.error_code != 0 {
         return Ok(code(response.error_code).to_owned());
     }
-    assert_eq!(response.session_id, 0, "sessions are declined");
+    assert_eq!(response.session_id, 0, "none is asked for");
     Ok(partition(&response.responses[0].partitions[0]))
 }
 
@@ -61,7 +61,6 @@ fn request(world: &World, step: &Step<'_>, version: i16) -> FetchRequest {
         .with_max_wait_ms(step.number("wait", 0))
         .with_min_bytes(step.number("min", 1))
         .with_max_bytes(step.number("all", 1 << 20))
-        .with_session_id(step.number("session", 0))
         .with_isolation_level(i8::from(step.has("committed")))
         .with_topics(vec![wanted])
 }
@@ -92,7 +91,6 @@ async fn records_come_back() {
          fetch a/1 0 -> UNKNOWN_TOPIC_OR_PARTITION
          fetch nowhere/0 0 -> UNKNOWN_TOPIC_OR_PARTITION
          fetch nowhere/0 0 v=13 -> UNKNOWN_TOPIC_ID
-         fetch a/0 1 session=5 -> FETCH_SESSION_ID_NOT_FOUND
          fetch a/0 1 v=18 -> closed: Fetch is served in versions 4 to 17, not in 18",
     )
     .await;

@@ -8,5 +8,6 @@ mod offsets;
 mod page;
 mod produce;
 mod script;
+mod sessions;
 mod topics;
 mod world;

@@ -7,7 +7,7 @@
 //! delete TOPIC | id:TOPIC …          grow TOPIC COUNT [validate]
 //! metadata [TOPIC | id:TOPIC …] [noauto] [all]
 //! produce TOPIC/INDEX VALUE,… [id= epoch= seq=] [txn=ID] [acks=] [time=] [key=] [codec=] [size=]
-//! fetch TOPIC/INDEX FROM [committed] [max=] [epoch=] [last=] [session=]
+//! fetch TOPIC/INDEX FROM [committed] [max=] [epoch=] [last=]
 //! offsets TOPIC/INDEX TIMESTAMP [committed] [epoch=]       epoch TOPIC/INDEX EPOCH [current=]
 //! trim TOPIC/INDEX OFFSET             marker TOPIC/INDEX commit|abort id= [epoch=]
 //! describe topic|broker|logger NAME [KEY,…] [synonyms]     alter|edit topic|broker NAME [key=value …] [validate]

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use forebay_api::config::BrokerConfig;
 use forebay_api::counters::Counters;
 use forebay_api::memory::Memory;
+use forebay_api::sessions::FetchSessions;
 use forebay_api::{CallError, Connection, Context, HostPort, Reply, handle};
 use forebay_coordinator::Coordinators;
 use forebay_coordinator::host::{HostConfig, HostParts, LocalMarkers};
@@ -117,6 +118,7 @@ impl World {
             config: Arc::new(self.config.clone()),
             counters: Counters::default(),
             memory: Memory::new(&self.config),
+            sessions: FetchSessions::new(self.config.fetch_session_cache_slots()),
         };
         self.life = Some(Life { context: Arc::new(context), owner, _host: host });
     }
