@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::rigs::Wal;
 use crate::{shell, workspace};
 
 /// Kills in one run of the demo, of broker and pipeline together.
@@ -23,22 +24,22 @@ const KILLS_PER_RUN: &str = "40";
 #[derive(Args)]
 pub struct Options {
     /// How often the broker is killed at least.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, requires = "long")]
     rounds: u64,
     /// The seed of the first run.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, requires = "long")]
     seed: u64,
-    /// The broker's write-ahead log: disk or object; both, one after the other, where it is not given.
-    #[arg(long)]
-    wal: Option<String>,
+    /// The broker's write-ahead log; both kinds, one after the other, where it is not given.
+    #[arg(long, value_enum, requires = "long")]
+    wal: Option<Wal>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
     shell::say("build the demo");
     shell::run(shell::cargo().args(["build", "--release", "--locked", "--package", "forebay-cli"]))?;
-    let kinds = options.wal.as_deref().map_or(vec!["disk", "object"], |kind| vec![kind]);
+    let kinds = options.wal.map_or(vec![Wal::Disk, Wal::Object], |kind| vec![kind]);
     let (mut passed, mut failed) = (0, 0);
-    for kind in kinds {
+    for kind in kinds.into_iter().map(Wal::name) {
         match kill(options, kind) {
             Ok(()) => passed += 1,
             Err(error) => {
@@ -109,7 +110,7 @@ fn fresh_folder(kind: &str, seed: u64) -> Result<PathBuf> {
 
 /// The report of one run, of a proof that holds or of one that has failed.
 fn demo(kind: &str, seed: u64, folder: &Path) -> Result<Value> {
-    let mut command = shell::command(workspace::target().join("release").join("forebay"));
+    let mut command = shell::command(workspace::release_binary("forebay"));
     let seed = seed.to_string();
     command.args(["--format", "json", "demo", "--wal", kind, "--kills", KILLS_PER_RUN, "--seed", &seed, "--data"]);
     command.arg(folder);

@@ -26,7 +26,7 @@ pub fn run(options: &Options) -> Result<()> {
         Options { seeds: Some(seeds), .. } => (1, seeds),
         Options { .. } => bail!("neither --seeds nor --seed is given"),
     };
-    let mut command = shell::command(workspace::target().join("release").join("forebay-sim"));
+    let mut command = shell::command(workspace::release_binary("forebay-sim"));
     let started = Instant::now();
     let result = shell::run(command.args(["--seed", &first.to_string(), "--seeds", &count.to_string()]));
     println!("in {} s", started.elapsed().as_secs());

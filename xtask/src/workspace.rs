@@ -17,6 +17,11 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// A program of ours, as a release build leaves it.
+pub fn release_binary(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
 /// A folder of the user's cache for what is fetched once and kept.
 pub fn cache(name: &str) -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {

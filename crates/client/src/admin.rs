@@ -20,7 +20,7 @@ pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 pub use groups::{GroupDescription, GroupListing, GroupMember};
 pub use offsets::{CommittedOffset, OffsetAt, PartitionOffset};
 pub use topics::{NewTopic, PartitionDescription, TopicDescription};
-pub use transactions::{ProducerDescription, TransactionDescription, TransactionListing};
+pub use transactions::{ProducerDescription, TransactionListing};
 
 /// A handle for admin calls. Cheap to clone.
 #[derive(Clone)]

@@ -28,7 +28,7 @@ mod versions;
 pub use admin::{
     Admin, BrokerEndpoint, ClusterDescription, CommittedOffset, ConfigChange, ConfigEntry, ConfigResource,
     ConfigSource, GroupDescription, GroupListing, GroupMember, NewTopic, OffsetAt, PartitionDescription,
-    PartitionOffset, ProducerDescription, TopicDescription, TransactionDescription, TransactionListing,
+    PartitionOffset, ProducerDescription, TopicDescription, TransactionListing,
 };
 pub use cluster::{Client, ClientConfig};
 pub use consumer::{Consumer, ConsumerConfig, Fetched, FetchedRecord, Isolation, StartAt};

@@ -27,10 +27,10 @@ use forebay_wire::kafka::messages;
 use forebay_wire::kafka::messages::InitProducerIdRequest;
 use forebay_wire::kafka::messages::ProduceRequest;
 use forebay_wire::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use forebay_wire::{BatchHeader, Codec, ErrorCode};
+use forebay_wire::{Codec, ErrorCode};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::cluster::{CoordinatorKind, Repeat, Target, ask, retriable};
+use crate::cluster::{CoordinatorKind, Repeat, Target, retriable};
 use crate::kafka::{Partition, code, optional_text, wire_topic, wire_transactional};
 use crate::partitioner::partition_for_key;
 use crate::{Client, ClientError};
@@ -235,39 +235,6 @@ impl Producer {
 
     async fn command(&self, command: sender::Command) -> Result<(), ClientError> {
         self.commands.send(command).await.map_err(|_| sender_gone())
-    }
-}
-
-impl Client {
-    /// Sends one batch exactly as it is, producer fields and all, to one partition: for tests, simulation and links.
-    /// One attempt: who makes batches by hand also decides about repeating them.
-    pub async fn produce_raw(
-        &self,
-        partition: &Partition,
-        transactional_id: Option<&str>,
-        batch: Bytes,
-    ) -> Result<Ack, ClientError> {
-        let what = format!("produce a raw batch to {partition}");
-        let header = BatchHeader::parse(&batch).ok();
-        let leader = self.leader(partition).await?;
-        let leader = leader.ok_or_else(|| ClientError::refused(&what, ErrorCode::LeaderNotAvailable))?;
-        let connection = self.connect(leader.node).await?;
-        let build = |_| produce_request(transactional_id, self.config().answer_limit, [(partition, batch.clone())]);
-        let response = ask(&connection, &what, i16::MAX, build).await?;
-        let found = response.responses.into_iter().flat_map(|topic| topic.partition_responses).next();
-        let Some(found) = found else { return Err(missing(&what, partition)) };
-        match code(found.error_code) {
-            ErrorCode::None => {
-                let (records, crc) = header.map_or((0, 0), |h| (h.records_count.unsigned_abs(), h.crc));
-                ack(&what, partition.clone(), &found, records, crc)
-            }
-            refused => {
-                if crate::error::is_stale_leader(refused) {
-                    self.forget_topic(&partition.topic);
-                }
-                Err(refusal(&what, refused, &found))
-            }
-        }
     }
 }
 

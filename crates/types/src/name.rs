@@ -41,11 +41,6 @@ impl TopicName {
         &self.0
     }
 
-    /// Whether two names would share a metric's name: Kafka refuses to create `a_b` beside `a.b`.
-    pub fn collides_with(&self, other: &Self) -> bool {
-        self != other && self.0.replace('.', "_") == other.0.replace('.', "_")
-    }
-
     /// Topics that the broker itself writes: `__consumer_offsets` and `__transaction_state`.
     pub fn is_internal(&self) -> bool {
         matches!(self.as_str(), "__consumer_offsets" | "__transaction_state")
@@ -76,13 +71,5 @@ mod tests {
         for good in ["a", "...", "A.b_c-9", "__consumer_offsets", &"x".repeat(249)] {
             assert!(TopicName::new(good).is_ok(), "{good:?} is a topic name");
         }
-    }
-
-    #[test]
-    fn dots_and_underscores_collide() {
-        let name = |s| TopicName::new(s).expect("legal");
-        assert!(name("a.b").collides_with(&name("a_b")));
-        assert!(!name("a.b").collides_with(&name("a.b")));
-        assert!(!name("a-b").collides_with(&name("a_b")));
     }
 }

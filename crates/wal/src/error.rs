@@ -31,8 +31,6 @@ pub enum WalError {
     Foreign { name: String },
     #[error("could not {what} of the WAL segment {segment}")]
     Disk { what: &'static str, segment: String, source: Arc<io::Error> },
-    #[error("could not write WAL group {sequence} to the bucket")]
-    Store { sequence: WalSequence, source: StoreError },
     #[error("could not prepare the WAL in {folder}")]
     Prepare { folder: String, source: Arc<io::Error> },
     #[error(
@@ -56,7 +54,6 @@ impl WalError {
             Self::TaskGone
             | Self::Foreign { .. }
             | Self::Disk { .. }
-            | Self::Store { .. }
             | Self::Prepare { .. }
             | Self::NotClosed { .. }
             | Self::Small { .. }

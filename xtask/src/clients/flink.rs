@@ -30,7 +30,8 @@ use topics::Topics;
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Jobs to run; `quick` is one job for each way of killing, on the newest release.
+    /// Jobs to run. `quick`, on the newest release: the committer alone, an aggregate with its TaskManager killed, keyed state
+    /// with the broker killed, every source, and what a new user does.
     #[arg(long, value_delimiter = ',', default_value = "quick")]
     jobs: Vec<Jobs>,
     /// Releases of Flink, every known one without this.

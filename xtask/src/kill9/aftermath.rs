@@ -75,7 +75,7 @@ fn fsck(data: &Path) -> Result<(i32, Value)> {
 }
 
 fn forebay(data: &Path, arguments: &[&str]) -> std::process::Command {
-    let mut command = shell::command(workspace::target().join("release").join("forebay"));
+    let mut command = shell::command(workspace::release_binary("forebay"));
     command.args(["--format", "json", "bucket"]).args(arguments).arg("--data").arg(data);
     command.env_remove("FOREBAY_BUCKET");
     command

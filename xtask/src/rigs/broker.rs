@@ -29,6 +29,16 @@ pub enum Wal {
     Object,
 }
 
+impl Wal {
+    /// As `--wal` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Object => "object",
+        }
+    }
+}
+
 /// How a running broker is ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -70,15 +80,11 @@ impl Broker {
 
     /// As [`Self::forebay`], with the binary that is there.
     pub fn forebay_as_built(wal: Wal) -> Result<Self> {
-        let binary = workspace::target().join("release").join("forebay");
+        let binary = workspace::release_binary("forebay");
         let folder = fresh_folder("forebay")?;
         let (kafka, admin) = (free_port()?, free_port()?);
-        let wal = match wal {
-            Wal::Disk => "disk",
-            Wal::Object => "object",
-        };
         let mut command = shell::command(binary);
-        command.args(["dev", "--wal", wal, "--data"]).arg(folder.join("data"));
+        command.args(["dev", "--wal", wal.name(), "--data"]).arg(folder.join("data"));
         command.args(["--kafka", &format!("127.0.0.1:{kafka}"), "--admin", &format!("127.0.0.1:{admin}")]);
         Self::start(command, folder, kafka, Sign::Http(loopback(admin)))
     }

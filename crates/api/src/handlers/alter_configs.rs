@@ -20,30 +20,20 @@ use crate::lookup::{self, text};
 
 pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Reply, CallError> {
     let request: AlterConfigsRequest = call.decode()?;
-    let mut times = BTreeMap::new();
-    for resource in &request.resources {
-        *times.entry((resource.resource_type, resource.resource_name.as_str())).or_insert(0) += 1;
-    }
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in &request.resources {
-        let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
-        let altered = match (times[&(kind, name)], change(resource)) {
-            (1, Ok(change)) => alter(context, kind, name, change, request.validate_only).await,
-            (1, Err(refused)) => Err(refused),
-            _ => Err(duplicate()),
-        };
+    let named = request.resources.iter().map(|it| (it.resource_type, it.resource_name.as_str(), change(it)));
+    let altered = alter_all(context, named.collect(), request.validate_only).await;
+    let responses = request.resources.iter().zip(altered).map(|(resource, altered)| {
         let response = AlterConfigsResourceResponse::default()
-            .with_resource_type(kind)
+            .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match altered {
+        match altered {
             Ok(()) => response.with_error_message(None),
             Err(Refused { code, message }) => {
                 response.with_error_code(code.code()).with_error_message(Some(text(message)))
             }
-        });
-    }
-    context.caught_up().await;
-    call.answer(&AlterConfigsResponse::default().with_responses(responses))
+        }
+    });
+    call.answer(&AlterConfigsResponse::default().with_responses(responses.collect()))
 }
 
 fn change(resource: &AlterConfigsResource) -> Result<ConfigChange, Refused> {
@@ -65,8 +55,29 @@ pub(super) fn no_value(name: &str) -> Refused {
     Refused::invalid(format!("Null value not supported for : {name}"))
 }
 
-/// Changes one resource's configuration. The caller waits for the partitions to follow.
-pub(super) async fn alter(
+/// Changes resources by their kinds and names, and waits for the partitions to follow. None that is named twice is changed.
+pub(super) async fn alter_all(
+    context: &Context,
+    named: Vec<(i8, &str, Result<ConfigChange, Refused>)>,
+    validate_only: bool,
+) -> Vec<Result<(), Refused>> {
+    let mut times = BTreeMap::new();
+    for (kind, name, _) in &named {
+        *times.entry((*kind, *name)).or_insert(0) += 1;
+    }
+    let mut altered = Vec::with_capacity(named.len());
+    for (kind, name, change) in named {
+        altered.push(match change {
+            _ if times[&(kind, name)] > 1 => Err(duplicate()),
+            Ok(change) => alter(context, kind, name, change, validate_only).await,
+            Err(refused) => Err(refused),
+        });
+    }
+    context.caught_up().await;
+    altered
+}
+
+async fn alter(
     context: &Context,
     kind: i8,
     name: &str,

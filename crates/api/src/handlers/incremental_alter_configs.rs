@@ -2,7 +2,7 @@
 //!
 //! Differs from Kafka: as AlterConfigs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use forebay_metadata::command::{ConfigChange, ConfigOp};
 use forebay_wire::kafka::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -12,35 +12,25 @@ use forebay_wire::kafka::messages::{IncrementalAlterConfigsRequest, IncrementalA
 use crate::call::{Call, CallError, Reply};
 use crate::context::Context;
 use crate::errors::Refused;
-use crate::handlers::alter_configs::{alter, duplicate, no_value};
+use crate::handlers::alter_configs::{alter_all, no_value};
 use crate::lookup::text;
 
 pub(crate) async fn handle(context: &Context, mut call: Call<'_>) -> Result<Reply, CallError> {
     let request: IncrementalAlterConfigsRequest = call.decode()?;
-    let mut times = BTreeMap::new();
-    for resource in &request.resources {
-        *times.entry((resource.resource_type, resource.resource_name.as_str())).or_insert(0) += 1;
-    }
-    let mut responses = Vec::with_capacity(request.resources.len());
-    for resource in &request.resources {
-        let (kind, name) = (resource.resource_type, resource.resource_name.as_str());
-        let altered = match (times[&(kind, name)], change(resource)) {
-            (1, Ok(change)) => alter(context, kind, name, change, request.validate_only).await,
-            (1, Err(refused)) => Err(refused),
-            _ => Err(duplicate()),
-        };
+    let named = request.resources.iter().map(|it| (it.resource_type, it.resource_name.as_str(), change(it)));
+    let altered = alter_all(context, named.collect(), request.validate_only).await;
+    let responses = request.resources.iter().zip(altered).map(|(resource, altered)| {
         let response = AlterConfigsResourceResponse::default()
-            .with_resource_type(kind)
+            .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        responses.push(match altered {
+        match altered {
             Ok(()) => response.with_error_message(None),
             Err(Refused { code, message }) => {
                 response.with_error_code(code.code()).with_error_message(Some(text(message)))
             }
-        });
-    }
-    context.caught_up().await;
-    call.answer(&IncrementalAlterConfigsResponse::default().with_responses(responses))
+        }
+    });
+    call.answer(&IncrementalAlterConfigsResponse::default().with_responses(responses.collect()))
 }
 
 fn change(resource: &AlterConfigsResource) -> Result<ConfigChange, Refused> {

@@ -1,18 +1,15 @@
-//! Transactions and producers: list, describe.
-
-use std::time::Duration;
+//! Transactions and producers: the first are listed, the second described.
 
 use forebay_types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 use forebay_wire::kafka::messages::describe_producers_request::TopicRequest;
 use forebay_wire::kafka::messages::{
-    DescribeProducersRequest, DescribeProducersResponse, DescribeTransactionsRequest, DescribeTransactionsResponse,
-    ListTransactionsRequest, ListTransactionsResponse,
+    DescribeProducersRequest, DescribeProducersResponse, ListTransactionsRequest, ListTransactionsResponse,
 };
 
 use super::Admin;
 use crate::ClientError;
-use crate::cluster::{CoordinatorKind, Repeat, Target, retriable};
-use crate::kafka::{Partition, check, malformed, offset, only, partition, text, wire_topic, wire_transactional};
+use crate::cluster::{Repeat, Target, retriable};
+use crate::kafka::{Partition, check, malformed, offset, only, text, wire_topic};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransactionListing {
@@ -20,18 +17,6 @@ pub struct TransactionListing {
     pub producer: ProducerId,
     /// `Ongoing`, `PrepareCommit`, `CompleteCommit` …
     pub state: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransactionDescription {
-    pub transactional_id: String,
-    pub producer: Option<ProducerId>,
-    pub epoch: Option<ProducerEpoch>,
-    pub state: String,
-    pub timeout: Duration,
-    /// When the open transaction began.
-    pub started: Option<Timestamp>,
-    pub partitions: Vec<Partition>,
 }
 
 /// A producer that a partition remembers.
@@ -68,35 +53,6 @@ impl Admin {
         }
         listed.sort_unstable_by(|a, b| a.transactional_id.cmp(&b.transactional_id));
         Ok(listed)
-    }
-
-    pub async fn describe_transaction(&self, id: &str) -> Result<TransactionDescription, ClientError> {
-        let what = format!("describe transactional id {id}");
-        let build = |_| DescribeTransactionsRequest::default().with_transactional_ids(vec![wire_transactional(id)]);
-        let again =
-            |r: &DescribeTransactionsResponse| retriable(r.transaction_states.iter().map(|state| state.error_code));
-        let target = Target::Coordinator(CoordinatorKind::Transaction, id);
-        let response = self.client.call(&what, target, Repeat::Harmless, build, again).await?;
-        let found = only(&what, response.transaction_states)?;
-        check(&what, found.error_code, None)?;
-        let mut partitions = Vec::new();
-        for topic in &found.topics {
-            for index in &topic.partitions {
-                let name = topic.topic.as_str();
-                let one = partition(name, *index);
-                partitions.push(one.ok_or_else(|| malformed(&what, format!("{name}-{index} is no partition")))?);
-            }
-        }
-        partitions.sort_unstable();
-        Ok(TransactionDescription {
-            transactional_id: id.to_owned(),
-            producer: ProducerId::new(found.producer_id.0).ok(),
-            epoch: ProducerEpoch::new(found.producer_epoch).ok(),
-            state: found.transaction_state.to_string(),
-            timeout: Duration::from_millis(u64::try_from(found.transaction_timeout_ms).unwrap_or(0)),
-            started: Some(found.transaction_start_time_ms).filter(|ms| *ms >= 0).map(Timestamp::from_millis),
-            partitions,
-        })
     }
 
     /// The producers that a partition's leader remembers, by id.

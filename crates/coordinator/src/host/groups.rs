@@ -22,7 +22,7 @@ use super::held::Held;
 use super::ledger::{Ended, Ledger};
 use super::load::{Entry, LoadError, Loaded, Loader, load};
 use super::markers::{MARKER_BYTES, MarkerError, refused};
-use super::seats::Progress;
+use super::seats::{Progress, in_line};
 use super::snapshots::{Snapshots, Taken};
 use crate::machine::group::{Commit, Fetch, GroupMachine, List, Loading, Replayed, Reply, Request, TOPIC_ID_HEADER};
 use crate::machine::{Now, Output, Producer, Token};
@@ -238,9 +238,7 @@ impl GroupTask {
     ) -> Result<(), Ended> {
         let is_due = |machine: &GroupMachine, now: Now| machine.next_deadline().is_some_and(|it| it <= now.uptime);
         if is_due(machine, self.shared.now()) {
-            // Whoever was in line while this task could not see them was there in time.
-            for _ in 0..inputs.len() {
-                let Ok(input) = inputs.try_recv() else { break };
+            for input in in_line(inputs) {
                 self.take(machine, input).await?;
             }
         }

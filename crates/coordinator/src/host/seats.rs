@@ -79,6 +79,11 @@ impl<I> Inputs<I> {
     }
 }
 
+/// What waits in line now: who was there in time, though nobody could see to it. Taken before time is up for anybody.
+pub(super) fn in_line<I>(inputs: &mut mpsc::Receiver<I>) -> Vec<I> {
+    std::iter::from_fn(|| inputs.try_recv().ok()).take(INPUTS_MAX).collect()
+}
+
 /// All seats of one kind of machine.
 pub(super) struct Seats<I>(Mutex<BTreeMap<PartitionIndex, Seat<I>>>);
 

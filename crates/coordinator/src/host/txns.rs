@@ -23,7 +23,7 @@ use super::held::Held;
 use super::ledger::{Ended, Ledger};
 use super::load::{Entry, LoadError, Loaded, Loader, load};
 use super::markers::carry_out;
-use super::seats::Progress;
+use super::seats::{Progress, in_line};
 use super::snapshots::{Snapshots, Taken};
 use super::{Coordinators, Shared};
 use crate::machine::txn::{Answer, Input, Markers, Request, TxnLoader, TxnMachine, TxnOutput};
@@ -181,9 +181,7 @@ impl TxnTask {
     ) -> Result<(), Ended> {
         let is_due = |deadline: Option<Duration>, now: Now| deadline.is_some_and(|deadline| deadline <= now.uptime);
         if is_due(self.deadline, self.shared.now()) {
-            // Whoever was in line while this task could not see them was there in time.
-            for _ in 0..inputs.len() {
-                let Ok(input) = inputs.try_recv() else { break };
+            for input in in_line(inputs) {
                 self.take(machine, input).await?;
             }
         }

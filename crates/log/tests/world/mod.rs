@@ -145,7 +145,7 @@ impl World {
         let provider: Box<dyn Provider> = match self.wal {
             Kind::Disk => {
                 let (segment, total) = (ByteSize::mib(1), ByteSize::new(WAL_ROOM));
-                let config = DiskConfig { segment, total, ..DiskConfig::new(folder()) };
+                let config = DiskConfig { folder: folder(), segment, total };
                 let closed = move |_: &ClusterId, _, epoch| epoch < life.epoch;
                 Box::new(DiskProvider::open(&env, config, by, closed).await.expect("the WAL opens"))
             }

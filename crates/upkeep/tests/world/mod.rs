@@ -114,8 +114,7 @@ impl World {
         let recovered = recovery.run(&registered, &sealers).await.expect("earlier lives are closed");
         let provider: Box<dyn Provider> = match self.kind {
             Kind::Disk => {
-                let config =
-                    DiskConfig { segment: ByteSize::mib(1), total: ByteSize::mib(8), ..DiskConfig::new(wal_folder()) };
+                let config = DiskConfig { folder: wal_folder(), segment: ByteSize::mib(1), total: ByteSize::mib(8) };
                 let closed = move |_: &ClusterId, _, epoch| epoch < life.epoch;
                 Box::new(DiskProvider::open(&env, config, by, closed).await.expect("the WAL opens"))
             }

@@ -60,10 +60,6 @@ pub struct DiskConfig {
 }
 
 impl DiskConfig {
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder, total: ByteSize::mib(1024), segment: ByteSize::mib(64) }
-    }
-
     fn check(&self) -> Result<(), WalError> {
         let (total, segment) = (self.total.get(), self.segment.get());
         let whole = segment.is_multiple_of(SECTOR_SIZE as u64);
