@@ -12,6 +12,20 @@ use std::path::Path;
 /// The unit that a disk writes whole, and the alignment that direct I/O asks for.
 pub const SECTOR_SIZE: usize = 4096;
 
+/// Whether a read that failed so says that the medium cannot give these bytes back, as it may say of one sector. What else
+/// fails (no such device, no permission) says nothing about the bytes. A device that has just gone answers like this too,
+/// whatever is read of it.
+///
+/// Source: `blk_errors` in Linux' `block/blk-core.c`; EBADMSG and EUCLEAN are what file systems say of their own checksums.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    #[cfg(target_os = "linux")]
+    let medium = [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::BADMSG, Errno::UCLEAN];
+    #[cfg(not(target_os = "linux"))]
+    let medium = [Errno::IO];
+    error.raw_os_error().is_some_and(|raw| medium.iter().any(|errno| errno.raw_os_error() == raw))
+}
+
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -59,7 +73,7 @@ pub trait DiskLock: Send + Sync {}
 pub trait DiskFile: Send + Sync {
     fn size(&self) -> io::Result<u64>;
 
-    /// Fills `bytes` from `offset`; `UnexpectedEof` past the end.
+    /// Fills `bytes` from `offset`; `UnexpectedEof` past the end, [`is_unreadable`] where the medium lost some of them.
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// Writes all of `bytes` at `offset`; not durable before [`DiskFile::sync`]. `StorageFull` where the disk is.

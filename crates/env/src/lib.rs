@@ -28,7 +28,7 @@ use std::time::Duration;
 use forebay_types::Timestamp;
 pub use tokio::time::Instant;
 
-pub use disk::{AlignedBuf, Disk, DiskFile, DiskLock, OpenMode, SECTOR_SIZE};
+pub use disk::{AlignedBuf, Disk, DiskFile, DiskLock, OpenMode, SECTOR_SIZE, is_unreadable};
 pub use fail::{FailPoint, FailPoints, NoFailPoints, UnknownFailPoint};
 pub use net::{Listener, Network, Stream};
 pub use shutdown::Shutdown;

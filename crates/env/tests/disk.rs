@@ -8,7 +8,7 @@ use std::path::Path;
 
 use forebay_env::real::RealDisk;
 use forebay_env::simulated::{DiskFault, SimDisk, Trace};
-use forebay_env::{AlignedBuf, Disk, DiskFile, OpenMode, SECTOR_SIZE};
+use forebay_env::{AlignedBuf, Disk, DiskFile, OpenMode, SECTOR_SIZE, is_unreadable};
 
 fn conformance(disk: &dyn Disk, root: &Path) {
     let kind = |error: std::io::Error| error.kind();
@@ -172,6 +172,29 @@ fn faults_come_at_their_turn() {
     disk.flip_byte(Path::new(FILE), 100).expect("there");
     file.read_exact_at(&mut sector, 0).expect("read");
     assert_eq!((sector[99], sector[100]), (1, 0xfe));
+}
+
+#[test]
+fn a_bad_sector_fails_every_read_that_touches_it() {
+    let disk = SimDisk::new(3, Trace::default());
+    let file = disk.open(Path::new(FILE), OpenMode::CreateNew).expect("created");
+    file.write_all_at(&[7; 4 * SECTOR_SIZE], 0).expect("written");
+    file.sync().expect("synced");
+    disk.sync_dir(Path::new("/")).expect("synced");
+    disk.fail_reads(Path::new(FILE), 4096..8192).expect("there");
+    disk.rename(Path::new(FILE), Path::new("/moved")).expect("there");
+    disk.sync_dir(Path::new("/")).expect("synced");
+    disk.crash();
+    let file = disk.open(Path::new("/moved"), OpenMode::Read).expect("there");
+    let reads = |offset, size| file.read_exact_at(&mut vec![0; size], offset);
+    for (offset, size) in [(4096, 4096), (0, 4097), (8191, 1), (0, 16384)] {
+        assert!(is_unreadable(&reads(offset, size).expect_err("touches it")), "{size} from {offset}");
+    }
+    reads(0, 4096).expect("before it");
+    reads(8192, 8192).expect("behind it");
+    assert!(!is_unreadable(&reads(8192, 8193).expect_err("past the end")));
+    disk.heal();
+    reads(0, 16384).expect("well again");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,6 +146,23 @@ impl SimDisk {
         state.write_fails_after = None;
         state.sync_fails_after = None;
         state.sync_lies = false;
+        for entry in state.live.values() {
+            if let Entry::File(inode) = entry {
+                inode.lock().heal();
+            }
+        }
+    }
+
+    /// Makes every read that touches these bytes of a file fail with an I/O error, under whatever name and after a crash
+    /// too: sectors that the medium cannot give back. [`SimDisk::heal`] ends it.
+    ///
+    /// # Errors
+    /// No such file.
+    pub fn fail_reads(&self, path: &Path, range: Range<u64>) -> io::Result<()> {
+        let state = &mut *self.0.lock();
+        state.trace.observe("disk fail reads", &format!("{} {range:?}", path.display()), b"");
+        state.file(path)?.lock().fail_reads(range);
+        Ok(())
     }
 
     /// Turns all bits of one byte over, durably: decay on the medium.

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 
 use super::super::SimRandom;
+use super::input_output_error;
 use crate::SECTOR_SIZE;
 
 /// A file without its names.
@@ -13,6 +15,8 @@ pub(super) struct Inode {
     durable: Content,
     /// Changes that `durable` lacks, oldest first.
     pending: VecDeque<(Change, Fate)>,
+    /// What a read may not touch.
+    unreadable: Vec<Range<u64>>,
 }
 
 #[derive(Clone)]
@@ -34,7 +38,8 @@ enum Fate {
 
 impl Inode {
     pub(super) fn new(id: u64) -> Self {
-        Self { id, live: Content::default(), durable: Content::default(), pending: VecDeque::new() }
+        let (live, durable) = (Content::default(), Content::default());
+        Self { id, live, durable, pending: VecDeque::new(), unreadable: Vec::new() }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -42,7 +47,19 @@ impl Inode {
     }
 
     pub(super) fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = offset.saturating_add(bytes.len() as u64);
+        if self.unreadable.iter().any(|range| range.start < end && offset < range.end) {
+            return Err(input_output_error());
+        }
         self.live.read(bytes, offset)
+    }
+
+    pub(super) fn fail_reads(&mut self, range: Range<u64>) {
+        self.unreadable.push(range);
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.unreadable.clear();
     }
 
     pub(super) fn change(&mut self, change: Change) {
