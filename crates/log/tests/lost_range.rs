@@ -1,5 +1,6 @@
 //! What a WAL lost to decay stays lost and is said to be, with either kind of WAL: its offsets answer with an error, are
-//! never used again, and everybody else goes on. Shown by whole lives of a broker between which bytes are flipped.
+//! never used again, and everybody else goes on. Shown by whole lives of a broker between which bytes are flipped, or
+//! sectors of the disk become unreadable.
 
 mod world;
 
@@ -117,6 +118,8 @@ enum Part {
     Records,
     /// What it tells of the writes before it. In the bucket that is the footer, and without it all of the object.
     Tally,
+    /// All of it, as the disk cannot read it; in the bucket as [`Part::Records`].
+    Sector,
 }
 
 /// A topic, and what goes bad in the WAL that its records are in.
@@ -165,20 +168,22 @@ impl Case {
         whole
     }
 
-    /// Flips a bit of one WAL write.
+    /// Makes one WAL write bad.
     async fn decay(&self, kind: Kind, number: u64, part: Part) {
         match kind {
             Kind::Disk => {
                 // A write of one record takes one sector, and the segment's header one before them.
                 let files = self.world.disk.files();
                 let segment = files.iter().find(|path| path.starts_with("/data/wal")).expect("a segment");
-                let within = match part {
+                let sector = (1 + number) * SECTOR_SIZE as u64;
+                let flip = |within: usize| self.world.disk.flip_byte(segment, sector + within as u64);
+                let decayed = match part {
                     // Behind a tally of two ends.
-                    Part::Records => WAL_BLOCK_HEADER_SIZE + 2 * 40 + 50,
-                    Part::Tally => WAL_BLOCK_HEADER_SIZE,
+                    Part::Records => flip(WAL_BLOCK_HEADER_SIZE + 2 * 40 + 50),
+                    Part::Tally => flip(WAL_BLOCK_HEADER_SIZE),
+                    Part::Sector => self.world.disk.fail_reads(segment, sector..sector + SECTOR_SIZE as u64),
                 };
-                let at = (1 + number) * SECTOR_SIZE as u64 + within as u64;
-                self.world.disk.flip_byte(segment, at).expect("within the segment");
+                decayed.expect("within the segment");
             }
             Kind::Object => {
                 let BrokerLife { broker, epoch } = self.wrote;
@@ -250,10 +255,10 @@ async fn assert_never_stepped_over(partition: &Partition, lost: Range<i64>) {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_records_of_a_partition_that_decayed_are_lost_and_said_to_be() {
-    for kind in KINDS {
+    for (kind, part) in [(Kind::Disk, Part::Records), (Kind::Disk, Part::Sector), (Kind::Object, Part::Records)] {
         // Write 4 has the last record of partition 0; write 5, of partition 1, says that it was acknowledged.
         let mut case = Case::new(kind, 2, 6).await;
-        case.decay(kind, 4, Part::Records).await;
+        case.decay(kind, 4, part).await;
         let life = case.world.start().await;
         let [what, lost] = &life.recovered.lost[..] else { panic!("{kind:?}: {:?}", life.recovered.lost) };
         assert!(what.starts_with("WAL writes 4 up to, not including, 5 of broker 0 in epoch 1: "), "{what}");

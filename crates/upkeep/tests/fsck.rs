@@ -226,6 +226,16 @@ async fn what_is_acknowledged_and_only_on_the_disk_is_checked_there() {
         finding.what.contains("their records are lost") && finding.what.contains(&segment.display().to_string()),
         "{finding}"
     );
+    // So it is where the disk cannot read the block.
+    world.disk.flip_byte(segment, sector * 16 + 200).expect("within the segment");
+    world.disk.fail_reads(segment, sector * 16..sector * 17).expect("within the segment");
+    let found = errors(&world).await;
+    let [finding] = &found[..] else { panic!("one block is unreadable: {found:?}") };
+    assert_eq!(behind(finding), "orders-0, offsets 15 to 15");
+    let block = format!("{}: the WAL block at byte 65536 cannot be read: the disk fails", segment.display());
+    assert!(finding.what.contains(&block), "{finding}");
+    world.disk.heal();
+    world.disk.flip_byte(segment, sector * 16 + 200).expect("within the segment");
     // Where the write that tells of it is torn and its tally damaged too, nothing says what it held.
     world.disk.flip_byte(segment, sector * 29 + 200).expect("within the segment");
     world.disk.flip_byte(segment, sector * 30 + 200).expect("within the segment");

@@ -106,8 +106,9 @@ impl SealError {
     pub fn kind(&self) -> SealErrorKind {
         match self {
             Self::Store(error) if error.is_transient() => SealErrorKind::Retry,
-            Self::Disk { .. } | Self::Unsettled { .. } => SealErrorKind::Retry,
-            Self::Store(_) | Self::Format(_) | Self::Changed { .. } | Self::Misplaced { .. } => SealErrorKind::Report,
+            // Sealed again, a block that went bad since is corruption.
+            Self::Disk { .. } | Self::Unsettled { .. } | Self::Changed { .. } => SealErrorKind::Retry,
+            Self::Store(_) | Self::Format(_) | Self::Misplaced { .. } => SealErrorKind::Report,
         }
     }
 }

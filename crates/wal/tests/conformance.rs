@@ -6,7 +6,8 @@ use forebay_env::FailPoint;
 use forebay_env::simulated::{DiskFault, SimDisk, Trace};
 use forebay_store::FaultRates;
 use forebay_wal::conformance::{CRASH_POINTS, decay, every_crash, orderly, zombie};
-use media::{InBucket, InMemory, OnRealDisk, OnSimDisk};
+use media::{Decay, InBucket, InMemory, OnRealDisk, OnSimDisk};
+use parking_lot::Mutex;
 
 #[tokio::test(start_paused = true)]
 async fn a_disk_wal_is_orderly() {
@@ -78,6 +79,12 @@ async fn an_object_wal_is_sealed_under_a_live_writer() {
 #[tokio::test(start_paused = true)]
 async fn a_disk_wal_tells_what_decayed() {
     decay(&OnSimDisk::new(1)).await.unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_wal_tells_what_its_disk_cannot_read() {
+    let medium = OnSimDisk { decay: Decay::Unreadable(Mutex::default()), ..OnSimDisk::new(1) };
+    decay(&medium).await.unwrap_or_else(|violation| panic!("{violation}"));
 }
 
 #[tokio::test]

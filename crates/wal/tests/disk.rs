@@ -15,8 +15,8 @@ use forebay_types::{ByteSize, LogId, PartitionIndex, WalSequence};
 use forebay_wal::conformance::{Numbered, owner};
 use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::{
-    CorruptRange, DurableGroup, Publisher, Sealed, SealedContents, Sealer, Wal, WalConfig, WalEnded, WalError,
-    WalErrorKind,
+    CorruptRange, DurableGroup, Publisher, SealError, SealErrorKind, Sealed, SealedContents, Sealer, Wal, WalConfig,
+    WalEnded, WalError, WalErrorKind, WalOwner,
 };
 use media::{Part, disk_config, flip_block};
 
@@ -53,10 +53,13 @@ async fn write(wal: &Wal, numbers: std::ops::Range<u64>, size: usize) -> Result<
     Ok(())
 }
 
+async fn try_seal(disk: &SimDisk, of: &WalOwner, committed: Option<u64>) -> Result<Sealed, SealError> {
+    let sealer = DiskSealer::new(&env(disk), "/wal".into(), of.cluster.clone());
+    sealer.seal(of.broker, of.epoch, committed.map(WalSequence::new)).await
+}
+
 async fn seal(disk: &SimDisk, committed: Option<u64>) -> Sealed {
-    let sealer = DiskSealer::new(&env(disk), "/wal".into(), owner(1).cluster);
-    let of = owner(1);
-    sealer.seal(of.broker, of.epoch, committed.map(WalSequence::new)).await.expect("the disk answers")
+    try_seal(disk, &owner(1), committed).await.expect("the disk answers")
 }
 
 /// The numbers of the entries that come back.
@@ -134,6 +137,106 @@ async fn a_bad_last_block_is_a_torn_write_and_cut() {
     let sealed = seal(&disk, None).await;
     assert_eq!((sealed.end.get(), sealed.corrupt.len()), (5, 1));
     assert_eq!(replayed(sealed).await, [0, 1, 2, 3]);
+}
+
+/// What sealing gives, without the words in which a corrupt range is described.
+async fn summary(disk: &SimDisk, committed: Option<u64>) -> String {
+    let sealed = seal(disk, committed).await;
+    let tell = |r: &CorruptRange| format!("{} {} {} {:?} {}", r.first, r.end, r.committed, r.gaps, r.unknown);
+    let corrupt: Vec<String> = sealed.corrupt.iter().map(tell).collect();
+    format!("end {}, corrupt {corrupt:?}, ", sealed.end) + &format!("replayed {:?}", replayed(sealed).await)
+}
+
+/// Over three segments: their headers, the first, second and last of the fifteen sectors of each block, the last block
+/// too, and what was never written.
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_sector_is_judged_as_a_flipped_byte_in_it_is() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..10, 60_000).await.expect("written");
+    let mut outcomes = BTreeSet::new();
+    let sectors = (0..3).flat_map(|slot| (0..64).map(move |sector| (slot, sector)));
+    for (slot, sector) in sectors.filter(|(_, sector)| sector % 15 < 3) {
+        for committed in [None, Some(4)] {
+            disk.flip_byte(&segment(slot), sector * 4096).expect("there");
+            let flipped = summary(&disk, committed).await;
+            disk.flip_byte(&segment(slot), sector * 4096).expect("there");
+            disk.fail_reads(&segment(slot), sector * 4096..(sector + 1) * 4096).expect("there");
+            assert_eq!(summary(&disk, committed).await, flipped, "sector {sector} of {slot}, {committed:?} committed");
+            disk.heal();
+            outcomes.insert(flipped);
+        }
+    }
+    assert!(outcomes.len() > 15, "each block is lost once, or cut off: {outcomes:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_sector_is_named_with_what_the_disk_said() {
+    let named = async |lost: std::ops::Range<u64>| {
+        let disk = new_disk();
+        write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..6, 60_000).await.expect("written");
+        disk.fail_reads(&segment(0), lost).expect("there");
+        let sealed = seal(&disk, None).await;
+        let [corrupt] = &sealed.corrupt[..] else { panic!("one corrupt range: {:?}", sealed.corrupt) };
+        format!("{} to {}: {}", corrupt.first, corrupt.end, corrupt.what)
+    };
+    // Block 1 begins at sector 16.
+    let block = "1 to 2: /wal/00000000.segment: the WAL block at byte 65536 cannot be read: the disk fails at byte";
+    assert_eq!(named(65_536..65_537).await, format!("{block} 65536: Input/output error (os error 5)"), "its header");
+    assert_eq!(named(90_000..99_000).await, format!("{block} 86016: Input/output error (os error 5)"), "its records");
+}
+
+/// A disk that is gone gives the same error as a bad sector, wherever it is read.
+#[tokio::test(start_paused = true)]
+async fn a_segment_of_which_nothing_can_be_read_is_not_called_lost() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..10, 60_000).await.expect("written");
+    for gone in [&[0, 1, 2][..], &[1]] {
+        for slot in gone {
+            disk.fail_reads(&segment(*slot), 0..u64::MAX).expect("there");
+        }
+        let refused = try_seal(&disk, &owner(1), None).await.expect_err("nothing is known");
+        assert_eq!(refused.kind(), SealErrorKind::Retry);
+        let source = std::error::Error::source(&refused).expect("the disk's").to_string();
+        let name = segment(gone[0]).display().to_string();
+        assert_eq!(source, format!("no part of {name} can be read: Input/output error (os error 5)"));
+        let refused = open(&disk, disk_config("/wal")).await.expect_err("nothing is known");
+        assert!(matches!(refused, WalError::Prepare { .. }), "{refused}");
+        disk.heal();
+        assert_eq!(disk.files().len(), 3, "no file was removed: {:?}", disk.files());
+        assert_eq!(replayed(seal(&disk, None).await).await, (0..10).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_becomes_unreadable_during_replay_is_corruption_to_the_next_seal() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..6, 300).await.expect("written");
+    let SealedContents::Entries(replay) = seal(&disk, None).await.contents else { panic!("a disk holds entries") };
+    disk.fail_reads(&segment(0), sector(2)..sector(3)).expect("there");
+    let broken = replay.collect().await.expect_err("block 2 is gone");
+    assert!(matches!(broken, SealError::Changed { sequence, .. } if sequence.get() == 2), "{broken}");
+    assert_eq!(broken.kind(), SealErrorKind::Retry);
+    assert_eq!(replayed(seal(&disk, None).await).await, [0, 1, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_with_an_unreadable_header_is_not_used_again() {
+    let disk = new_disk();
+    write(&open(&disk, disk_config("/wal")).await.expect("opens"), 0..10, 60_000).await.expect("written");
+    // The last one would be the first to be used.
+    disk.fail_reads(&segment(2), 0..4096).expect("there");
+    let env = env(&disk);
+    let provider = DiskProvider::open(&env, disk_config("/wal"), owner(2), |_, _, _| true).await.expect("opens");
+    assert_eq!(disk.files(), [segment(0), segment(1)]);
+    let wal = Wal::start(&env, Box::new(provider), Arc::new(Nobody), WalConfig::default());
+    write(&wal, 0..10, 60_000).await.expect("written");
+    assert_eq!(disk.files(), [segment(0), segment(1), segment(2)], "another took its place");
+    for slot in 0..3 {
+        let file = disk.open(&segment(slot), OpenMode::Read).expect("there");
+        file.read_exact_at(&mut [0; 4096], 0).expect("its header can be read");
+    }
+    let sealed = try_seal(&disk, &owner(2), None).await.expect("the disk answers");
+    assert_eq!((sealed.end.get(), sealed.corrupt.len()), (10, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,6 +35,7 @@ use crate::{Group, Pacing, Provider, TALLY_BYTES_MAX, WalError, WalKind, WalOwne
 mod files;
 mod scan;
 mod seal;
+mod sectors;
 mod segments;
 mod verdict;
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use forebay_wal::providers::disk::{DiskConfig, DiskProvider, DiskSealer};
 use forebay_wal::providers::memory::MemoryWal;
 use forebay_wal::providers::object::{ObjectConfig, ObjectProvider, ObjectSealer};
 use forebay_wal::{Provider, SealError, SealedContents, Sealer, WalError, WalOwner};
+use parking_lot::Mutex;
 
 /// Small segments, so that a short test fills and reuses them.
 pub fn disk_config(folder: impl Into<PathBuf>) -> DiskConfig {
@@ -39,31 +41,39 @@ pub enum Part {
     Entries,
 }
 
-/// Flips a bit of a block on a disk, which makes that part unreadable; once more, and it is as it was.
-pub fn flip_block(disk: &dyn Disk, folder: &Path, of: &WalOwner, group: WalSequence, part: Part) {
+/// The file and position of a block, and its first sector. Sectors that cannot be read are passed over.
+fn find_block(disk: &dyn Disk, folder: &Path, of: &WalOwner, group: WalSequence) -> (PathBuf, u64, AlignedBuf) {
     for name in disk.list(folder).expect("there") {
-        let file = disk.open_direct(&folder.join(name), OpenMode::Write).expect("there");
+        let path = folder.join(name);
+        let file = disk.open_direct(&path, OpenMode::Read).expect("there");
         let mut sector = AlignedBuf::with_capacity(SECTOR_SIZE);
         sector.resize(SECTOR_SIZE, 0);
         for position in (SECTOR_SIZE as u64..file.size().expect("there")).step_by(SECTOR_SIZE) {
-            file.read_exact_at(&mut sector, position).expect("there");
-            let number = |at: usize| u64::from_le_bytes(sector[at..at + 8].try_into().expect("eight bytes"));
-            if !sector.starts_with(b"FBWB") || (number(24), number(40)) != (of.epoch.get(), group.get()) {
+            if file.read_exact_at(&mut sector, position).is_err() {
                 continue;
             }
-            let ends = u32::from_le_bytes(sector[64..68].try_into().expect("four bytes")) as usize;
-            let at = match part {
-                Part::Header => 76,
-                Part::Tally => WAL_BLOCK_HEADER_SIZE,
-                Part::Entries => WAL_BLOCK_HEADER_SIZE + ends * LogEnd::SIZE + 100,
-            };
-            sector[at] ^= 1;
-            file.write_all_at(&sector, position).expect("there");
-            file.sync().expect("there");
-            return;
+            let number = |at: usize| u64::from_le_bytes(sector[at..at + 8].try_into().expect("eight bytes"));
+            if sector.starts_with(b"FBWB") && (number(24), number(40)) == (of.epoch.get(), group.get()) {
+                return (path, position, sector);
+            }
         }
     }
     panic!("there is no group {group}");
+}
+
+/// Flips a bit of a block on a disk, which makes that part unreadable; once more, and it is as it was.
+pub fn flip_block(disk: &dyn Disk, folder: &Path, of: &WalOwner, group: WalSequence, part: Part) {
+    let (path, position, mut sector) = find_block(disk, folder, of, group);
+    let ends = u32::from_le_bytes(sector[64..68].try_into().expect("four bytes")) as usize;
+    let at = match part {
+        Part::Header => 76,
+        Part::Tally => WAL_BLOCK_HEADER_SIZE,
+        Part::Entries => WAL_BLOCK_HEADER_SIZE + ends * LogEnd::SIZE + 100,
+    };
+    sector[at] ^= 1;
+    let file = disk.open_direct(&path, OpenMode::Write).expect("there");
+    file.write_all_at(&sector, position).expect("there");
+    file.sync().expect("there");
 }
 
 /// The `disk` kind on a disk that forgets what was not synced.
@@ -71,11 +81,20 @@ pub struct OnSimDisk {
     pub disk: SimDisk,
     /// Done to the disk once a provider is open on it.
     pub after_open: fn(&SimDisk),
+    pub decay: Decay,
+}
+
+/// How a block on a simulated disk goes bad.
+pub enum Decay {
+    /// A bit of its entries flips.
+    Flips,
+    /// Its first sector cannot be read. Holds those that cannot now, by group.
+    Unreadable(Mutex<BTreeMap<WalSequence, (PathBuf, u64)>>),
 }
 
 impl OnSimDisk {
     pub fn new(seed: u64) -> Self {
-        Self { disk: SimDisk::new(seed, Trace::default()), after_open: |_| () }
+        Self { disk: SimDisk::new(seed, Trace::default()), after_open: |_| (), decay: Decay::Flips }
     }
 }
 
@@ -107,7 +126,19 @@ impl Medium for OnSimDisk {
 #[async_trait]
 impl Decays for OnSimDisk {
     async fn decay(&self, of: &WalOwner, group: WalSequence) {
-        flip_block(&self.disk, Path::new("/wal"), of, group, Part::Entries);
+        let folder = Path::new("/wal");
+        let Decay::Unreadable(unreadable) = &self.decay else {
+            return flip_block(&self.disk, folder, of, group, Part::Entries);
+        };
+        let mut unreadable = unreadable.lock();
+        if unreadable.remove(&group).is_none() {
+            let (path, position, _) = find_block(&self.disk, folder, of, group);
+            unreadable.insert(group, (path, position));
+        }
+        self.disk.heal();
+        for (path, position) in unreadable.values() {
+            self.disk.fail_reads(path, *position..*position + SECTOR_SIZE as u64).expect("there");
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay_env::{AlignedBuf, Disk, DiskFile, OpenMode, SECTOR_SIZE};
-use forebay_format::{FormatError, SegmentHead};
+use forebay_env::{Disk, DiskFile, OpenMode, SECTOR_SIZE};
+use forebay_format::SegmentHead;
 use forebay_types::{BrokerEpoch, BrokerId, ByteSize, ClusterId};
 
+use super::sectors::Sectors;
 use crate::WalError;
 
 const SUFFIX: &str = ".segment";
@@ -84,8 +85,8 @@ impl Folder {
         })
     }
 
-    /// Takes over the segments that are there, for new use. Those of another size than is wanted now, and those beyond
-    /// `total` bytes, are removed.
+    /// Takes over the segments that are there, for new use. Those of another size than is wanted now, those beyond `total`
+    /// bytes, and those whose first sector the disk cannot give back are removed.
     pub fn reclaim(
         &self,
         segment_bytes: u64,
@@ -97,15 +98,20 @@ impl Folder {
         let mut removed = false;
         for slot in self.slots().map_err(prepare)? {
             let file = self.open(slot).map_err(prepare)?;
+            let sectors = Sectors::new(file.clone());
             // Where the header is unreadable the sealer has said so; nothing more can be learned from this file.
-            if let Ok(Some(head)) = file.head().map_err(prepare)?
+            if let Ok(Some(head)) = sectors.head().map_err(prepare)?
                 && !is_closed(&head.cluster, head.broker, head.broker_epoch)
             {
                 let SegmentHead { cluster, broker, broker_epoch: epoch, .. } = head;
                 return Err(WalError::NotClosed { segment: file.name, cluster, broker, epoch });
             }
             let fits = (kept.len() as u64 + 1) * segment_bytes <= total;
-            if file.size == segment_bytes && fits {
+            let bad = sectors.unreadable(0, SECTOR_SIZE);
+            if let Some((_, error)) = &bad {
+                tracing::warn!(segment = file.name, %error, "a WAL segment is not used again: its header cannot be read");
+            }
+            if file.size == segment_bytes && fits && bad.is_none() {
                 kept.push(file);
             } else {
                 self.disk.remove(&self.path_of(slot)).map_err(prepare)?;
@@ -116,18 +122,5 @@ impl Folder {
             self.disk.sync_dir(&self.path).map_err(prepare)?;
         }
         Ok(kept)
-    }
-}
-
-impl SegmentFile {
-    /// Whose segment it is; `None` inside where it was never used.
-    pub fn head(&self) -> io::Result<Result<Option<SegmentHead>, FormatError>> {
-        if self.size < SECTOR_SIZE as u64 {
-            return Ok(Ok(None));
-        }
-        let mut sector = AlignedBuf::with_capacity(SECTOR_SIZE);
-        sector.resize(SECTOR_SIZE, 0);
-        self.handle.read_exact_at(&mut sector, 0)?;
-        Ok(SegmentHead::parse(&sector).map_err(|error| error.in_object(&self.name)))
     }
 }

@@ -1,36 +1,33 @@
 //! Reading a segment: which blocks of an epoch are in it, and what is wrong with the others.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_env::{AlignedBuf, SECTOR_SIZE};
 use forebay_format::{BlockClass, WalBlock, WalBlockHead, WalExpect, classify_wal_block};
 use forebay_types::{BrokerEpoch, BrokerId, WalSequence};
 
-use super::files::SegmentFile;
+use super::sectors::Sectors;
 
 /// Bytes read at a time, unless one block needs more.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// A part of a segment in memory, which follows the reader.
 pub(super) struct Window {
-    file: SegmentFile,
+    sectors: Arc<Sectors>,
     start: u64,
     bytes: AlignedBuf,
 }
 
 impl Window {
-    pub fn new(file: SegmentFile) -> Self {
-        Self { file, start: 0, bytes: AlignedBuf::default() }
-    }
-
-    pub fn file(&self) -> &SegmentFile {
-        &self.file
+    pub fn new(sectors: &Arc<Sectors>) -> Self {
+        Self { sectors: Arc::clone(sectors), start: 0, bytes: AlignedBuf::default() }
     }
 
     /// The bytes from `position`, a sector's start, on: at least `size` of them, or fewer at the segment's end.
     pub fn at(&mut self, position: u64, size: usize) -> io::Result<&[u8]> {
-        let left = usize::try_from(self.file.size.saturating_sub(position)).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.sectors.file().size.saturating_sub(position)).unwrap_or(usize::MAX);
         let wanted = size.next_multiple_of(SECTOR_SIZE).min(left);
         let held = position.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
         if let Some(skip) = held
@@ -40,7 +37,7 @@ impl Window {
         }
         self.bytes.resize(wanted.max(WINDOW_BYTES.min(left)), 0);
         self.start = position;
-        if let Err(error) = self.file.handle.read_exact_at(&mut self.bytes, position) {
+        if let Err(error) = self.sectors.read(&mut self.bytes, position) {
             // What is held now is neither the old window nor the new one.
             self.bytes.clear();
             return Err(error);
@@ -114,7 +111,8 @@ pub(super) fn scan(window: &mut Window, mut expect: WalExpect) -> io::Result<Sca
     let mut scan = Scan::default();
     let mut position = sector;
     let mut searching = false;
-    while position < window.file().size {
+    let sectors = Arc::clone(&window.sectors);
+    while position < sectors.file().size {
         let class = window.classify(position, &expect)?;
         let ours = |head: &WalBlockHead| {
             (head.broker, head.broker_epoch, head.nonce) == (expect.broker, expect.broker_epoch, expect.nonce)
@@ -137,11 +135,11 @@ pub(super) fn scan(window: &mut Window, mut expect: WalExpect) -> io::Result<Sca
             BlockClass::Torn { block, error } => {
                 let head = block.head();
                 scan.acknowledged = scan.acknowledged.max(head.acknowledged);
-                let what = error.in_object(&window.file().name).to_string();
+                let what = sectors.what_is_wrong(error, block.size());
                 scan.bad.push(Bad { sequence: head.sequence, header_at: Some(position), what });
             }
             BlockClass::NoHeader(error) | BlockClass::Unsupported(error) if !searching => {
-                let what = error.in_object(&window.file().name).to_string();
+                let what = sectors.what_is_wrong(error, SECTOR_SIZE);
                 scan.bad.push(Bad { sequence: expect.sequence, header_at: None, what });
             }
             BlockClass::Zero

@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use forebay_env::Env;
+use forebay_env::{Env, SECTOR_SIZE};
 use forebay_format::{BlockClass, LogEnd, SegmentHead, WalEntry, WalExpect};
 use forebay_types::{BrokerEpoch, BrokerId, ClusterId, WalSequence};
 use parking_lot::Mutex;
 
-use super::files::{Folder, SegmentFile};
+use super::files::Folder;
 use super::scan::{self, Bad, Window};
+use super::sectors::Sectors;
 use super::verdict::judge;
 use crate::seal::{Ledger, Replay, ReplaySource};
 use crate::{CorruptRange, SealError, Sealed, SealedContents, Sealer};
@@ -69,10 +70,16 @@ impl Sealer for DiskSealer {
 
 /// One use of a segment by the epoch.
 struct Segment {
-    file: SegmentFile,
+    sectors: Arc<Sectors>,
     nonce: u64,
     /// `None` where the segment's header is unreadable.
     number: Option<u64>,
+}
+
+impl Segment {
+    fn name(&self) -> &str {
+        &self.sectors.file().name
+    }
 }
 
 /// Where a block is.
@@ -105,21 +112,26 @@ fn segments_of(
     for slot in folder.slots().map_err(disk_error("list the segments of", "the WAL"))? {
         let name = folder.name_of(slot);
         let file = folder.open(slot).map_err(disk_error("open", &name))?;
-        match file.head().map_err(disk_error("read", &name))? {
+        let sectors = Arc::new(Sectors::new(file));
+        match sectors.head().map_err(disk_error("read", &name))? {
             Ok(None) => {}
             Ok(Some(SegmentHead { cluster: c, broker: b, broker_epoch: e, segment, nonce, .. })) => {
                 if (&c, b, e) == (cluster, broker, epoch) {
-                    segments.push(Segment { file, nonce, number: Some(segment) });
+                    segments.push(Segment { sectors, nonce, number: Some(segment) });
                 }
             }
             Err(error) => {
                 // A header is one sector, so it cannot be torn: it decayed. Its first block knows the rest.
-                let head = scan::first_head(&mut Window::new(file.clone()), broker, epoch);
+                let head = scan::first_head(&mut Window::new(&sectors), broker, epoch);
                 let head = head.map_err(disk_error("read", &name))?;
-                let found = head.is_some();
-                tracing::error!(%error, found, "a WAL segment's header is unreadable; its blocks are looked for without");
+                let (found, error) = (head.is_some(), sectors.what_is_wrong(error, SECTOR_SIZE));
+                tracing::error!(
+                    error,
+                    found,
+                    "a WAL segment's header is unreadable; its blocks are looked for without"
+                );
                 if let Some(head) = head.filter(|h| (h.broker, h.broker_epoch) == (broker, epoch)) {
-                    segments.push(Segment { file, nonce: head.nonce, number: None });
+                    segments.push(Segment { sectors, nonce: head.nonce, number: None });
                 }
             }
         }
@@ -139,8 +151,8 @@ impl Blocks {
     fn skip_committed(&mut self, start: WalSequence) -> Result<(), SealError> {
         let mut firsts = Vec::new();
         for segment in &self.segments {
-            let head = scan::first_head(&mut Window::new(segment.file.clone()), self.broker, self.epoch)
-                .map_err(disk_error("read", &segment.file.name))?;
+            let head = scan::first_head(&mut Window::new(&segment.sectors), self.broker, self.epoch)
+                .map_err(disk_error("read", segment.name()))?;
             firsts.push(head.filter(|h| h.nonce == segment.nonce).map(|h| h.sequence));
         }
         let numbers: Vec<_> = self.segments.iter().map(|s| s.number).collect();
@@ -163,12 +175,11 @@ impl Blocks {
         let mut torn = BTreeMap::new();
         let mut acknowledged = WalSequence::ZERO;
         for index in 0..self.segments.len() {
-            let file = self.segments[index].file.clone();
+            let segment = &self.segments[index];
             // What the dead process wrote and did not sync is read here; after this it cannot vanish any more.
-            file.handle.sync().map_err(disk_error("sync", &file.name))?;
-            let name = file.name.clone();
-            let found = scan::scan(&mut Window::new(file), self.expect(index, WalSequence::ZERO));
-            let found = found.map_err(disk_error("read", &name))?;
+            segment.sectors.file().handle.sync().map_err(disk_error("sync", segment.name()))?;
+            let found = scan::scan(&mut Window::new(&segment.sectors), self.expect(index, WalSequence::ZERO));
+            let found = found.map_err(disk_error("read", segment.name()))?;
             acknowledged = acknowledged.max(found.acknowledged);
             for bad in &found.bad {
                 torn.extend(bad.header_at.map(|position| (bad.sequence, At { segment: index, position })));
@@ -210,13 +221,13 @@ impl Blocks {
         // The first group that the ledger was not told of.
         let mut next = start;
         for (sequence, at, is_readable) in blocks {
-            let file = &self.segments[at.segment].file;
+            let segment = &self.segments[at.segment];
             let (window, class) = self.classify(&mut window, sequence, at)?;
             let (BlockClass::Valid(block) | BlockClass::Torn { block, .. }) = class else {
-                return Err(SealError::Changed { sequence, segment: file.name.clone() });
+                return Err(SealError::Changed { sequence, segment: segment.name().to_owned() });
             };
-            let bytes = window.bytes_of(at.position, &block).map_err(disk_error("read", &file.name))?;
-            let tally = block.tally(&bytes).map_err(|error| error.in_object(&file.name));
+            let bytes = window.bytes_of(at.position, &block).map_err(disk_error("read", segment.name()))?;
+            let tally = block.tally(&bytes).map_err(|error| error.in_object(segment.name()));
             if next < sequence && (is_readable || tally.is_ok()) {
                 lose(ledger, bad, (next, sequence), false);
                 next = sequence;
@@ -226,7 +237,7 @@ impl Blocks {
                 Err(error) => tracing::error!(%error, "what the WAL blocks before held cannot be told from this one"),
             }
             if is_readable {
-                for entry in block.entries(&bytes).map_err(|error| error.in_object(&file.name))? {
+                for entry in block.entries(&bytes).map_err(|error| error.in_object(segment.name()))? {
                     let WalEntry { partition, log, leader_epoch, summary, .. } = entry;
                     let end = summary.last_offset.next();
                     ledger.seen(LogEnd { partition, log, leader_epoch, end }, summary.base_offset);
@@ -247,13 +258,13 @@ impl Blocks {
         sequence: WalSequence,
         at: At,
     ) -> Result<(&'a mut Window, BlockClass), SealError> {
-        let file = &self.segments[at.segment].file;
-        if window.as_ref().is_none_or(|(segment, _)| *segment != at.segment) {
-            *window = Some((at.segment, Window::new(file.clone())));
+        let segment = &self.segments[at.segment];
+        if window.as_ref().is_none_or(|(of, _)| *of != at.segment) {
+            *window = Some((at.segment, Window::new(&segment.sectors)));
         }
         let (_, window) = window.as_mut().expect("just made sure");
         let class = window.classify(at.position, &self.expect(at.segment, sequence));
-        Ok((window, class.map_err(disk_error("read", &file.name))?))
+        Ok((window, class.map_err(disk_error("read", segment.name()))?))
     }
 
     /// Reads a block that was found readable.
@@ -263,13 +274,13 @@ impl Blocks {
         sequence: WalSequence,
         at: At,
     ) -> Result<Vec<WalEntry>, SealError> {
-        let file = &self.segments[at.segment].file;
+        let segment = &self.segments[at.segment];
         let (window, class) = self.classify(window, sequence, at)?;
         let BlockClass::Valid(block) = class else {
-            return Err(SealError::Changed { sequence, segment: file.name.clone() });
+            return Err(SealError::Changed { sequence, segment: segment.name().to_owned() });
         };
-        let bytes = window.bytes_of(at.position, &block).map_err(disk_error("read", &file.name))?;
-        Ok(block.entries(&bytes).map_err(|error| error.in_object(&file.name))?)
+        let bytes = window.bytes_of(at.position, &block).map_err(disk_error("read", segment.name()))?;
+        Ok(block.entries(&bytes).map_err(|error| error.in_object(segment.name()))?)
     }
 }
 
