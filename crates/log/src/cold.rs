@@ -21,6 +21,7 @@
 mod ahead;
 mod extents;
 mod layout;
+mod patience;
 mod reread;
 mod seek;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use layout::{CHUNK_SIZE_TARGET, Chunk, Layout, ParseCached, blocks_end, is_small
 use reread::READS_MAX;
 use trails::Trail;
 
+pub(crate) use patience::{Patience, Unread};
 pub(crate) use reread::reread;
 pub(crate) use trails::ReadPattern;
 
@@ -125,15 +127,6 @@ pub(crate) struct ColdRead {
     pub bytes_max: usize,
     /// The first batch comes whole, even where it is larger than `bytes_max`.
     pub at_least_one: bool,
-}
-
-/// What to read of an object that has to be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fetch {
-    /// Its footer alone.
-    Footer,
-    /// All of it, where it is small: its records are wanted next.
-    Whole,
 }
 
 pub struct ColdReader {
@@ -220,7 +213,7 @@ impl ColdReader {
             // What lies ahead is in other objects; this one's footer need not be waited for.
             self.read_ahead(&ahead.place(source, taken, None), ahead.want(taken));
         }
-        let layout = self.layout(extent, Fetch::Whole).await?;
+        let layout = self.layout(extent).await?;
         self.read_object(source, &layout, read, taken, ahead).await
     }
 
@@ -267,28 +260,46 @@ impl ColdReader {
         source: Source,
         from: Offset,
         end: Offset,
+        patience: &Patience,
         mut visit: impl FnMut(&Section),
-    ) -> Result<(), ColdError> {
+    ) -> Result<(), Unread> {
+        let extents = format!("the extents of log {}", source.log);
         let mut next = from;
         while next < end {
-            let page = self.metadata.extents(source.log, next, EXTENTS_PAGE).await?;
+            let page = || async {
+                self.metadata
+                    .extents(source.log, next, EXTENTS_PAGE)
+                    .await
+                    .map_err(|error| ColdError::from(error).into())
+            };
+            let page = patience.read(&extents, page).await?;
             // Below the log start there may be nothing: the first extent is the first above it.
             let Some(last) = page.last() else { return Ok(()) };
             next = last.range.end();
             for extent in &page {
-                let layout = self.layout(extent, Fetch::Footer).await?;
+                let layout = patience.read(&extent.object, || self.footer(extent, patience)).await?;
                 layout.footer.sections_of(source.partition, source.log).for_each(&mut visit);
             }
         }
         Ok(())
     }
 
-    /// An object's footer and how its blocks are cut into chunks.
-    async fn layout(&self, extent: &Extent, fetch: Fetch) -> Result<Arc<Layout>, ColdError> {
+    /// An object's footer alone, unless it is silent.
+    async fn footer(&self, extent: &Extent, patience: &Patience) -> Result<Arc<Layout>, Unread> {
         let name: Arc<str> = extent.object.as_str().into();
-        let whole = fetch == Fetch::Whole && is_small(extent);
         let fetch = async {
-            let footer = if whole {
+            patience.check(&name)?;
+            let footer = read_footer(&*self.store, &name, extent.size, extent.footer_position).await?;
+            Ok(Arc::new(Layout::new(Arc::clone(&name), footer)))
+        };
+        self.footers.get_or_fetch(&name, fetch).await
+    }
+
+    /// An object's footer and how its blocks are cut into chunks. A small object comes whole: its records are wanted next.
+    async fn layout(&self, extent: &Extent) -> Result<Arc<Layout>, ColdError> {
+        let name: Arc<str> = extent.object.as_str().into();
+        let fetch = async {
+            let footer = if is_small(extent) {
                 self.read_whole(&name, extent).await?
             } else {
                 read_footer(&*self.store, &extent.object, extent.size, extent.footer_position).await?

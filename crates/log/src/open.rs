@@ -3,8 +3,9 @@
 //! Owns: the order (ownership first, so that nobody else writes what is read then), and how much is read at once.
 //! Leaves to others: what is in the WAL, which must be in the bucket before (`recover`).
 //!
-//! Retries: what the store or the metadata did not answer is asked again until it does. What cannot be read at all
-//! leaves that partition closed, with an error in the log; all others open.
+//! Retries: while the bucket or the metadata is away as a whole it is asked again until it answers. What cannot be read at
+//! all, or does not answer though the bucket does, leaves the partitions closed that need it, with an error in the log; all
+//! others open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use forebay_types::{LogId, Offset, TopicPartition};
 use forebay_wal::Wal;
 use futures::StreamExt;
 
-use crate::cold::{ColdError, ColdReader, Source, reread};
+use crate::cold::{ColdError, ColdReader, Patience, Source, Unread, reread};
 use crate::partition::{Partition, PartitionHead, PartitionParts, Planted, ProducerSnapshot};
 use crate::producers::Producers;
 
@@ -31,7 +32,10 @@ const OPENS_IN_FLIGHT_MAX: usize = 16;
 const OPEN_BATCH: usize = 1_000;
 const _: () = assert!(OPEN_BATCH <= PARTITIONS_PER_OPEN_MAX);
 
-/// Between tries against a store or a metadata that does not answer.
+/// Partitions that one line of the log names.
+const CLOSED_NAMED_MAX: usize = 20;
+
+/// Between tries against a metadata that does not answer.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
 /// Opens partitions for one broker epoch.
@@ -54,15 +58,44 @@ impl Opener {
 
     /// Opens the given partitions; those that cannot be are left out.
     pub async fn open(&self, wanted: Vec<TopicPartition>) -> BTreeMap<TopicPartition, Partition> {
+        let patience = Patience::new(&self.env, &self.store);
         let mut open = BTreeMap::new();
+        let mut closed: BTreeMap<String, Vec<TopicPartition>> = BTreeMap::new();
         for some in wanted.chunks(OPEN_BATCH) {
             let opened = self.own(some.to_vec()).await;
-            let mut states = futures::stream::iter(opened).map(|one| self.open_one(one)).buffered(OPENS_IN_FLIGHT_MAX);
-            while let Some(partition) = states.next().await {
-                open.extend(partition.map(|partition| (partition.id(), partition)));
+            let one_open = |one| self.open_one(one, &patience);
+            let mut states = futures::stream::iter(opened).map(one_open).buffered(OPENS_IN_FLIGHT_MAX);
+            while let Some((id, partition)) = states.next().await {
+                match partition {
+                    Ok(partition) => drop(open.insert(id, partition)),
+                    Err(Unread::Silent(what)) => closed.entry(what).or_default().push(id),
+                    Err(Unread::Cold(error)) => {
+                        tracing::error!(
+                            partition = self.name(id),
+                            error = &error as &dyn std::error::Error,
+                            "the partition stays closed: its producer state cannot be read"
+                        );
+                    }
+                }
             }
         }
+        for (what, partitions) in closed {
+            let named =
+                partitions.iter().take(CLOSED_NAMED_MAX).map(|id| self.name(*id)).collect::<Vec<_>>().join(", ");
+            tracing::error!(
+                what,
+                count = partitions.len(),
+                partitions = named,
+                "partitions stay closed: what they are opened from does not answer"
+            );
+        }
         open
+    }
+
+    /// For the log: as an operator knows it.
+    fn name(&self, id: TopicPartition) -> String {
+        let topic = self.metadata.topics().by_id(id.topic);
+        topic.map_or_else(|| id.to_string(), |topic| format!("{}-{}", topic.name, id.partition))
     }
 
     /// Takes ownership under new leader epochs.
@@ -85,22 +118,12 @@ impl Opener {
         }
     }
 
-    async fn open_one(&self, opened: Opened) -> Option<Partition> {
-        let producers = loop {
-            match self.producers(&opened).await {
-                Ok(producers) => break producers,
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(partition = %opened.partition, error = &error as &dyn std::error::Error,
-                        "reading producer state will be tried again");
-                }
-                Err(error) => {
-                    tracing::error!(partition = %opened.partition, error = &error as &dyn std::error::Error,
-                        "the partition stays closed: its producer state cannot be read");
-                    return None;
-                }
-            }
-            self.env.sleep(RETRY_WAIT).await;
-        };
+    async fn open_one(&self, opened: Opened, patience: &Patience) -> (TopicPartition, Result<Partition, Unread>) {
+        let producers = self.producers(&opened, patience).await;
+        (opened.partition, producers.map(|producers| self.partition(opened, producers)))
+    }
+
+    fn partition(&self, opened: Opened, producers: Producers) -> Partition {
         let snapshot = opened.producer_snapshot.as_ref();
         let snapshot = snapshot.map(|s| ProducerSnapshot { object: Arc::from(s.object.as_str()), at: s.at });
         let head = PartitionHead {
@@ -112,25 +135,27 @@ impl Opener {
         };
         let parts = PartitionParts { env: self.env.clone(), wal: self.wal.clone(), cold: Arc::clone(&self.cold) };
         let partition = Partition::open(head, opened.log_start, opened.committed_end, producers, snapshot, parts);
-        Some(partition.planted(self.planted))
+        partition.planted(self.planted)
     }
 
     /// The state at the committed end: the snapshot's, moved past every footer since, of records below the log start too.
-    async fn producers(&self, opened: &Opened) -> Result<Producers, ColdError> {
+    async fn producers(&self, opened: &Opened, patience: &Patience) -> Result<Producers, Unread> {
         if self.forget_producers {
             return Ok(Producers::default());
         }
         let source = Source { partition: opened.partition, log: opened.log };
         let (mut producers, at) = match &opened.producer_snapshot {
             Some(snapshot) => {
-                let read = || read_snapshot(&*self.store, snapshot, opened.partition, opened.log);
-                (Producers::restore(reread(read).await?, self.env.monotonic()), snapshot.at)
+                let once = || read_snapshot(&*self.store, snapshot, opened.partition, opened.log);
+                let read = || async { Ok(reread(once).await?) };
+                let found = patience.read(&snapshot.object, read).await?;
+                (Producers::restore(found, self.env.monotonic()), snapshot.at)
             }
             None => (Producers::default(), Offset::ZERO),
         };
         let now = self.env.monotonic();
         let absorb = |section: &Section| producers.absorb(&section.changes, &section.aborted, now);
-        self.cold.for_each_section(source, at, opened.committed_end, absorb).await?;
+        self.cold.for_each_section(source, at, opened.committed_end, patience, absorb).await?;
         producers.forget_below(opened.log_start);
         Ok(producers)
     }

@@ -29,7 +29,7 @@ use crate::snapshot::Snapshots;
 use crate::upload::Pending;
 
 /// Between tries to open partitions whose state could not be read: somebody may put right what is in the way. It doubles up
-/// to the second, as each try raises leader epochs.
+/// to the second, as each try reads and tells of it again.
 const REOPEN_WAIT_MIN: Duration = Duration::from_millis(200);
 const REOPEN_WAIT_MAX: Duration = Duration::from_mins(1);
 
@@ -135,34 +135,27 @@ impl Partitions {
         let _ = followed.wait_for(|commit| *commit >= now).await;
     }
 
-    /// Opens what is there and begins to follow the metadata. Returns once all live topics are open; those in the trash
-    /// are opened behind it, whenever there is nothing else to do.
+    /// Opens what is there and begins to follow the metadata. Returns once all live topics are open, as far as they can be;
+    /// what could not be is tried again beside following, and so is what is in the trash, which nobody waits for.
     pub(crate) async fn follow(self: &Arc<Self>, opener: Opener) {
         let mut changes = opener.metadata().changes();
         let mut follower = Follower {
             partitions: Arc::clone(self),
-            opener,
+            opener: Arc::new(opener),
             seen: BTreeMap::new(),
+            trash: BTreeSet::new(),
             closed: BTreeSet::new(),
-            closed_trash: BTreeSet::new(),
             again: Again { wait: REOPEN_WAIT_MIN, at: None },
+            beside: None,
         };
         let commit = *changes.borrow_and_update();
         follower.follow().await;
         self.followed.send_replace(commit);
         let task = self.env.spawn("partitions-follow", async move {
             loop {
-                while !changes.has_changed().unwrap_or(true) && follower.open_some_trash().await {}
-                let (env, due) = (follower.partitions.env.clone(), follower.again.at);
-                let again = async {
-                    match due {
-                        Some(due) => env.sleep_until(due).await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     biased;
-                    () = again => follower.reopen().await,
+                    () = follower.open_beside() => {}
                     changed = changes.changed() => {
                         if changed.is_err() {
                             return;
@@ -288,14 +281,15 @@ impl Publisher for Partitions {
 /// Keeps the open partitions in step with the metadata.
 struct Follower {
     partitions: Arc<Partitions>,
-    opener: Opener,
+    opener: Arc<Opener>,
     /// Each topic as it was last seen, to tell the changed ones.
     seen: BTreeMap<TopicId, Arc<TopicRow>>,
-    /// Live topics of which not all is open.
+    /// Topics in the trash that nobody has tried to open yet.
+    trash: BTreeSet<TopicId>,
+    /// Topics of which not all could be opened.
     closed: BTreeSet<TopicId>,
-    /// Topics in the trash that are not open yet, or not whole.
-    closed_trash: BTreeSet<TopicId>,
     again: Again,
+    beside: Option<Beside>,
 }
 
 /// When to try again what could not be opened.
@@ -304,47 +298,97 @@ struct Again {
     at: Option<Instant>,
 }
 
+/// What is being opened beside following, which it must not hold up: it may take long to find that something cannot be read.
+struct Beside {
+    topics: Vec<TopicId>,
+    opened: Task<BTreeMap<TopicPartition, Partition>>,
+}
+
 impl Follower {
     /// Opens what is live, closes what is purged, and moves the rest to where it belongs.
     async fn follow(&mut self) {
         let topics = self.opener.metadata().topics().all();
         let topics: BTreeMap<TopicId, Arc<TopicRow>> = topics.into_iter().map(|row| (row.id, row)).collect();
+        let is_back = |id: &TopicId| !self.closed.contains(id) && topics.get(id).is_some_and(|row| row.is_live());
+        if self.beside.as_ref().is_some_and(|beside| beside.topics.iter().any(is_back)) {
+            // It left the trash while it is opened there; it is not opened twice.
+            self.opened_beside().await;
+        }
         self.partitions.retain(|id| topics.contains_key(&id));
         self.closed.retain(|id| topics.contains_key(id));
-        self.closed_trash.retain(|id| topics.contains_key(id));
+        self.trash.retain(|id| topics.contains_key(id));
         let changed: Vec<Arc<TopicRow>> = topics
             .values()
             .filter(|row| self.seen.get(&row.id).is_none_or(|seen| !Arc::ptr_eq(seen, row)))
             .cloned()
             .collect();
+        let live = changed.iter().filter(|row| row.is_live());
+        let missing = live.flat_map(|row| self.missing(row)).filter(|id| !self.was_closed(*id)).collect();
         self.seen = topics;
-        let missing = changed.iter().filter(|row| row.is_live()).flat_map(|row| self.missing(row)).collect();
         let mut opened = self.opener.open(missing).await;
         for row in changed {
             let (id, is_live) = (row.id, row.is_live());
-            self.closed.remove(&id);
-            self.closed_trash.remove(&id);
-            if !self.place(row, &mut opened) {
-                let closed = if is_live { &mut self.closed } else { &mut self.closed_trash };
-                closed.insert(id);
+            self.trash.remove(&id);
+            if self.place(row, &mut opened) {
+                self.closed.remove(&id);
+            } else if is_live {
+                self.closed.insert(id);
+            } else if !self.closed.contains(&id) {
+                self.trash.insert(id);
             }
         }
         self.try_again_later();
     }
 
-    /// Tries again what could not be opened.
-    async fn reopen(&mut self) {
-        self.again.at = None;
-        self.again.wait = (self.again.wait * 2).min(REOPEN_WAIT_MAX);
-        let rows: Vec<Arc<TopicRow>> = self.closed.iter().filter_map(|id| self.seen.get(id)).cloned().collect();
-        let missing = rows.iter().flat_map(|row| self.missing(row)).collect();
-        let mut opened = self.opener.open(missing).await;
-        for row in rows {
-            let id = row.id;
-            if self.place(row, &mut opened) {
-                self.closed.remove(&id);
+    /// Whether the partition was tried before: it is tried again by time, not whenever something of its topic changes.
+    fn was_closed(&self, id: TopicPartition) -> bool {
+        let seen = self.seen.get(&id.topic).filter(|_| self.closed.contains(&id.topic));
+        seen.is_some_and(|row| row.partition(id.partition).is_some())
+    }
+
+    /// Opens what follows from no change: what could not be opened before, once that is due, and topics in the trash, one
+    /// after the other. Where there is nothing, it does not return. Cancel safe.
+    async fn open_beside(&mut self) {
+        if self.beside.is_none() {
+            let (env, due) = (self.partitions.env.clone(), self.again.at);
+            if due.is_none_or(|due| due > env.monotonic())
+                && let Some(id) = self.trash.pop_first()
+            {
+                self.begin_beside(vec![id]);
+            } else {
+                match due {
+                    Some(due) => env.sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+                self.again = Again { wait: (self.again.wait * 2).min(REOPEN_WAIT_MAX), at: None };
+                self.begin_beside(self.closed.iter().copied().collect());
             }
         }
+        self.opened_beside().await;
+    }
+
+    fn begin_beside(&mut self, topics: Vec<TopicId>) {
+        let rows = topics.iter().filter_map(|id| self.seen.get(id));
+        let missing = rows.flat_map(|row| self.missing(row)).collect();
+        let opener = Arc::clone(&self.opener);
+        let opened = self.partitions.env.spawn("partitions-open", async move { opener.open(missing).await });
+        self.beside = Some(Beside { topics, opened });
+    }
+
+    /// Places what was opened beside, once it is.
+    async fn opened_beside(&mut self) {
+        let Some(beside) = &mut self.beside else { return };
+        let mut opened = (&mut beside.opened).await.expect("it is aborted with its owner only");
+        for id in std::mem::take(&mut beside.topics) {
+            // It may be gone for good meanwhile.
+            let Some(row) = self.seen.get(&id).cloned() else { continue };
+            if self.place(row, &mut opened) {
+                self.closed.remove(&id);
+            } else {
+                self.closed.insert(id);
+            }
+        }
+        self.beside = None;
         self.try_again_later();
     }
 
@@ -355,18 +399,6 @@ impl Follower {
             // A time that is set stays: changes of other topics do not put it off.
             self.again.at.get_or_insert(self.partitions.env.monotonic() + self.again.wait);
         }
-    }
-
-    /// Opens one topic that is in the trash; whether there was one.
-    async fn open_some_trash(&mut self) -> bool {
-        let Some(id) = self.closed_trash.pop_first() else { return false };
-        if let Some(row) = self.seen.get(&id).cloned() {
-            let mut opened = self.opener.open(self.missing(&row)).await;
-            if !self.place(row, &mut opened) {
-                self.seen.remove(&id);
-            }
-        }
-        true
     }
 
     /// Puts a topic in its place, with those of its partitions that are open or have just been `opened`; whether these

@@ -3,27 +3,36 @@
 mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use forebay_log::Isolation;
-use forebay_store::{Body, Key, Object, ObjectMeta, Prefix, Span, Store, StoreError, Version};
+use forebay_store::{
+    Body, Key, Object, ObjectMeta, Operation, Prefix, Span, Store, StoreError, StoreErrorKind, Version,
+};
 use forebay_types::Timestamp;
 use forebay_wire::{BatchBuilder, Codec};
 use world::{Kind, World, batch, read_all};
 
-/// A bucket whose reads of some objects give one wrong byte, so many times.
+/// A bucket whose reads of some objects give one wrong byte, so many times, or no answer.
 struct Flipping {
     inner: Arc<dyn Store>,
     /// What the keys concerned have in them.
     part: &'static str,
     left: AtomicUsize,
+    silent: AtomicBool,
+    /// So many requests for anything have no answer, from the first read of the objects concerned.
+    away: AtomicUsize,
+    is_away: AtomicBool,
 }
 
 impl Flipping {
     fn over(world: &mut World, part: &'static str) -> Arc<Self> {
-        let flipping = Arc::new(Self { inner: Arc::clone(&world.bucket), part, left: AtomicUsize::new(0) });
+        let inner = Arc::clone(&world.bucket);
+        let (left, away) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (silent, is_away) = (AtomicBool::new(false), AtomicBool::new(false));
+        let flipping = Arc::new(Self { inner, part, left, silent, away, is_away });
         world.lead_through(Arc::clone(&flipping) as _);
         flipping
     }
@@ -34,6 +43,27 @@ impl Flipping {
 
     fn left(&self) -> usize {
         self.left.load(Ordering::Relaxed)
+    }
+
+    fn silence(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// So many requests go unanswered once the objects concerned are read.
+    fn go_away(&self, requests: usize) {
+        self.away.store(requests, Ordering::Relaxed);
+        self.is_away.store(false, Ordering::Relaxed);
+    }
+
+    fn answer(&self, operation: Operation, key: &Key) -> Result<(), StoreError> {
+        let concerned = operation == Operation::Read && key.as_str().contains(self.part);
+        let is_away = self.is_away.fetch_or(concerned, Ordering::Relaxed) || concerned;
+        let miss = |left: usize| left.checked_sub(1);
+        let missed = is_away && self.away.fetch_update(Ordering::Relaxed, Ordering::Relaxed, miss).is_ok();
+        if missed || (concerned && self.silent.load(Ordering::Relaxed)) {
+            return Err(StoreError::new(operation, key, StoreErrorKind::DidNotHappen));
+        }
+        Ok(())
     }
 }
 
@@ -60,6 +90,7 @@ impl Store for Flipping {
     }
 
     async fn read(&self, key: &Key, span: Span) -> Result<Object, StoreError> {
+        self.answer(Operation::Read, key)?;
         let mut object = self.inner.read(key, span).await?;
         if key.as_str().contains(self.part) && self.left() > 0 {
             self.left.fetch_sub(1, Ordering::Relaxed);
@@ -72,6 +103,7 @@ impl Store for Flipping {
     }
 
     async fn head(&self, key: &Key) -> Result<ObjectMeta, StoreError> {
+        self.answer(Operation::Head, key)?;
         self.inner.head(key).await
     }
 
@@ -89,8 +121,8 @@ impl Store for Flipping {
 }
 
 /// A partition opens although the first two reads of its producer snapshot, or of the footers after it, are wrong; its
-/// duplicates are known as ever. With every read wrong it stays closed, and all others open, those of its topic too; once
-/// what is in the way is put right, it opens by itself.
+/// duplicates are known as ever. With every read wrong, or without an answer to any, it stays closed, and all others open,
+/// those of its topic too, and those of topics that come meanwhile; once what is in the way is put right, it opens by itself.
 #[tokio::test(start_paused = true)]
 async fn a_partition_opens_over_reads_that_went_wrong() {
     for part in ["/snap/", "/data/"] {
@@ -113,22 +145,58 @@ async fn a_partition_opens_over_reads_that_went_wrong() {
         assert!(again.duplicate, "{part}");
         assert_eq!(read_all(&partition, 0, Isolation::ReadUncommitted).await.len(), 4, "{part}");
         drop(partition);
+
+        let (env, mut life) = (life.env.clone(), Some(life));
+        for silent in [false, true] {
+            world.crash(life.take().expect("one that runs")).await;
+            bucket.flip(if silent { 0 } else { usize::MAX });
+            bucket.silence(silent);
+            let started = env.timeout(Duration::from_mins(2), world.start()).await;
+            let life = life.insert(started.expect("a start does not wait for one object"));
+            let open = || -> Vec<i32> {
+                let topic = life.owner.partitions.by_id(topic).expect("the topic is there");
+                topic.partitions().map(|partition| partition.id().partition.get()).collect()
+            };
+            assert_eq!(open(), [1], "{part}: it cannot be read");
+            assert_eq!(life.partition(other).offsets().expect("open").high_watermark.get(), 0, "{part}: others open");
+            for n in 0..10 {
+                let before = life.env.monotonic();
+                let new = life.create_topic(&format!("new-{silent}-{n}"), 1).await;
+                life.partition(new);
+                let took = life.env.monotonic().duration_since(before);
+                assert!(took < Duration::from_secs(3), "{part}: a new topic waited for {took:?}");
+                life.env.sleep(Duration::from_secs(12)).await;
+            }
+            assert_eq!(open(), [1], "{part}: tried again, and still it cannot be read");
+            bucket.flip(0);
+            bucket.silence(false);
+            life.env.sleep(Duration::from_mins(2)).await;
+            assert_eq!(open(), [0, 1], "{part}: put right");
+            assert_eq!(life.partition(topic).offsets().expect("open").high_watermark.get(), 4, "{part}");
+        }
+    }
+}
+
+/// A bucket that goes away as a whole while partitions are opened is waited for, however often it is asked: all of them are
+/// open then.
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_is_away_is_waited_for() {
+    for part in ["/snap/", "/data/"] {
+        let mut world = World::new(Kind::Disk);
+        let bucket = Flipping::over(&mut world, part);
+        let life = world.start().await;
+        let topic = life.create_topic("orders", 2).await;
+        life.produce(&life.partition(topic), batch(Some((9, 0, 0)), false, &["a", "b"])).await.expect("taken");
+        life.owner.drain().await.expect("drains, with a snapshot");
+        world.crash(life).await;
+        let life = world.start().await;
+        life.produce(&life.partition(topic), batch(Some((9, 0, 2)), false, &["c", "d"])).await.expect("taken");
         world.crash(life).await;
 
-        bucket.flip(usize::MAX);
+        bucket.go_away(100);
         let life = world.start().await;
-        let open = || -> Vec<i32> {
-            let topic = life.owner.partitions.by_id(topic).expect("the topic is there");
-            topic.partitions().map(|partition| partition.id().partition.get()).collect()
-        };
-        assert_eq!(open(), [1], "{part}: damaged for good");
-        assert_eq!(life.partition(other).offsets().expect("open").high_watermark.get(), 0, "{part}: others open");
-        life.env.sleep(Duration::from_mins(2)).await;
-        assert_eq!(open(), [1], "{part}: tried again, and still damaged");
-        bucket.flip(0);
-        life.env.sleep(Duration::from_mins(2)).await;
-        assert_eq!(open(), [0, 1], "{part}: put right");
-        assert_eq!(life.partition(topic).offsets().expect("open").high_watermark.get(), 4, "{part}");
+        let open = life.owner.partitions.by_id(topic).expect("the topic is there").partitions().count();
+        assert_eq!((open, bucket.away.load(Ordering::Relaxed)), (2, 0), "{part}");
     }
 }
 

@@ -25,7 +25,7 @@ use forebay_types::{Offset, TopicPartition};
 use super::extents::{Page, PageKey};
 use super::layout::{CHUNK_SIZE_TARGET, Layout, is_small};
 use super::trails::READ_AHEAD_PIECES_MAX;
-use super::{ColdError, ColdReader, Fetch, Source};
+use super::{ColdError, ColdReader, Source};
 
 /// GETs that read ahead for all readers together: half of what one layer of requests lets through.
 pub(super) const READ_AHEAD_GETS_MAX: usize = 16;
@@ -157,7 +157,7 @@ impl ColdReader {
 
     /// The footer of an extent's object, and the first chunk that holds the partition.
     async fn fetch_first(&self, source: Source, extent: &Extent) -> Result<(), ColdError> {
-        let layout = self.layout(extent, Fetch::Whole).await?;
+        let layout = self.layout(extent).await?;
         if let Some((plan, _)) = layout.chunks_of(source, extent.range.start()).into_iter().next() {
             self.chunk(&layout, plan.start, 1).await?;
         }

@@ -9,7 +9,7 @@ use forebay_format::{BlockIndex, Section};
 use forebay_metadata::Extent;
 use forebay_types::Offset;
 
-use super::{ColdError, ColdReader, Fetch, Source};
+use super::{ColdError, ColdReader, Source};
 use crate::search::{TimestampedOffset, Wanted};
 
 /// Extents looked at per page of a search.
@@ -82,7 +82,7 @@ impl ColdReader {
         mut best: Option<TimestampedOffset>,
     ) -> Result<Option<TimestampedOffset>, ColdError> {
         let Search { source, from, end, wanted } = search;
-        let layout = self.layout(extent, Fetch::Whole).await?;
+        let layout = self.layout(extent).await?;
         let sections = layout.footer.sections_of(source.partition, source.log);
         let blocks = sections.flat_map(|section| section.blocks_from(from).iter().map(move |block| (section, block)));
         let mut blocks: Vec<(&Section, &BlockIndex)> = blocks.filter(|(_, block)| block.base_offset < end).collect();
