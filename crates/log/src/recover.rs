@@ -177,7 +177,9 @@ impl Closing<'_> {
         loop {
             let group = replay.next().await.map_err(|source| RecoverError::Seal { life: self.life, source })?;
             let next = group.as_ref().map(|(sequence, _)| *sequence);
-            let due = next.is_none() || self.has_lost_below(next) || bytes >= self.recovery.size_target.get();
+            let entries = group.as_ref().map_or(0, |(_, entries)| entries.len());
+            let full = bytes >= self.recovery.size_target.get() || !gathered.has_room_for(entries);
+            let due = next.is_none() || self.has_lost_below(next) || full;
             if due && !gathered.is_empty() {
                 self.recovered.bytes += bytes;
                 bytes = 0;

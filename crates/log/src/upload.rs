@@ -27,11 +27,11 @@ use std::time::Duration;
 
 use forebay_env::{Env, FailPoint, Instant, Task};
 use forebay_format::{ObjectName, ProducerChange};
-use forebay_metadata::command::CommitUpload;
+use forebay_metadata::command::{CommitUpload, RANGES_PER_UPLOAD_MAX};
 use forebay_metadata::{BrokerLife, Command, Metadata, SubmitError};
 use forebay_store::{Body, CreateError, Key, Store, create_exact};
 use forebay_types::{ByteSize, ClusterId, OffsetRange, TopicPartition, WalSequence};
-use forebay_wal::{DurableGroup, Wal, WrittenObject};
+use forebay_wal::{DurableGroup, GROUP_ENTRIES_MAX, Wal, WrittenObject};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -43,6 +43,10 @@ pub(crate) use encode::{EncodedUpload, Gathered, LostOffsets, encode, encode_los
 
 /// Data objects being created at once: hides one store's latency behind another's transfer.
 const CREATES_IN_FLIGHT_MAX: usize = 4;
+
+/// Entries in one object, each of which may be of another log: any group fits.
+const ENTRIES_PER_UPLOAD_MAX: usize = RANGES_PER_UPLOAD_MAX;
+const _: () = assert!(GROUP_ENTRIES_MAX <= ENTRIES_PER_UPLOAD_MAX);
 
 /// Waits between tries against a store or a metadata that does not answer.
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(50);
@@ -177,10 +181,12 @@ impl Pending {
             return Cut::At(due);
         }
         let mut groups = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut entries) = (0, 0);
         while bytes < target
-            && let Some((group, _)) = queue.groups.pop_front()
+            && let Some((group, _)) =
+                queue.groups.pop_front_if(|(group, _)| entries + group.entries.len() <= ENTRIES_PER_UPLOAD_MAX)
         {
+            entries += group.entries.len();
             bytes += group_bytes(&group);
             groups.push(group);
         }
@@ -467,5 +473,65 @@ pub(crate) async fn commit_upload(
         }
         env.sleep(wait).await;
         wait = (wait * 2).min(RETRY_WAIT_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_format::{BatchSummary, WalEntry};
+    use forebay_types::{LeaderEpoch, LogId, Offset, PartitionIndex, Timestamp, TopicId};
+
+    use super::*;
+
+    /// A group with the first batches of so many partitions, from the one numbered `first` on.
+    fn group(sequence: u64, first: usize, partitions: usize) -> DurableGroup {
+        let entry = |n: usize| {
+            let partition = PartitionIndex::new(i32::try_from(n).expect("small")).expect("not negative");
+            let summary = BatchSummary {
+                base_offset: Offset::ZERO,
+                last_offset: Offset::ZERO,
+                max_timestamp: Timestamp::from_millis(0),
+                records: 1,
+                producer: None,
+                transactional: false,
+                marker: None,
+            };
+            WalEntry {
+                partition: TopicPartition { topic: TopicId::from_random([1; 16]), partition },
+                log: LogId::new(n as u64).expect("small"),
+                leader_epoch: LeaderEpoch::ZERO,
+                epoch_start: Offset::ZERO,
+                summary,
+                aborted: None,
+                records: vec![0; 70].into(),
+            }
+        };
+        let entries = (first..first + partitions).map(entry).collect();
+        DurableGroup { sequence: WalSequence::new(sequence), entries, upload: None }
+    }
+
+    /// Batches of more logs than one commit takes go into two objects, however few bytes they are, and none is left.
+    #[test]
+    fn an_object_holds_no_more_logs_than_a_commit_takes() {
+        let now = forebay_env::real::env().monotonic();
+        let config = UploadConfig { size_target: ByteSize::mib(64), ..UploadConfig::default() };
+        let pending = Pending::default();
+        for (sequence, first, partitions) in [(0, 0, 40_000), (1, 40_000, 25_536), (2, 65_536, 1), (3, 65_537, 65_536)]
+        {
+            pending.push(group(sequence, first, partitions), now);
+        }
+        let cut = || match pending.cut(config, now, true) {
+            Cut::Gather(groups) => groups.iter().map(|group| group.entries.len()).collect(),
+            _ => Vec::new(),
+        };
+        assert_eq!([cut(), cut(), cut(), cut()], [vec![40_000, 25_536], vec![1], vec![65_536], vec![]]);
+        assert_eq!(pending.bytes(), 0);
+
+        let mut gathered = Gathered::of(&[group(0, 0, 65_535)]);
+        assert!(gathered.has_room_for(1) && !gathered.has_room_for(2));
+        for _ in 0..2 {
+            gathered.push(group(1, 65_535, 1).entries.remove(0));
+            assert!(gathered.has_room_for(0) && !gathered.has_room_for(1), "the same log again takes no room");
+        }
     }
 }

@@ -11,6 +11,9 @@ use crate::{Before, WalError};
 /// group held, each log is moved on by so many.
 pub const GROUP_OFFSETS_MAX: u64 = 1 << 31;
 
+/// Entries of one group, at most. Each may be of another log, and the metadata takes so many logs in one commit.
+pub const GROUP_ENTRIES_MAX: usize = 65_536;
+
 /// Whose WAL it is: the broker, and which of its lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalOwner {

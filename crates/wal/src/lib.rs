@@ -35,7 +35,7 @@ pub mod conformance;
 pub mod providers;
 
 pub use error::{SealError, SealErrorKind, WalEnded, WalError, WalErrorKind};
-pub use group::{DurableGroup, GROUP_OFFSETS_MAX, Group, Publisher, WalOwner, WrittenObject};
+pub use group::{DurableGroup, GROUP_ENTRIES_MAX, GROUP_OFFSETS_MAX, Group, Publisher, WalOwner, WrittenObject};
 pub use metrics::{HistogramSnapshot, LatencyHistogram, WalMetrics};
 pub use pace::Pacing;
 pub use provider::{Provider, WalKind, Written};

@@ -15,7 +15,7 @@ use forebay_types::WalPosition;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::group::GROUP_OFFSETS_MAX;
+use crate::group::{GROUP_ENTRIES_MAX, GROUP_OFFSETS_MAX};
 use crate::pace::Waiting;
 use crate::stall::Stall;
 
@@ -228,7 +228,8 @@ impl Queue {
             offsets += offsets_of(&queued.entry);
             bytes <= self.group_bytes_max && offsets <= GROUP_OFFSETS_MAX
         };
-        let count = state.entries.iter().take_while(fits).count().max(1).min(state.entries.len());
+        let count =
+            state.entries.iter().take(GROUP_ENTRIES_MAX).take_while(fits).count().max(1).min(state.entries.len());
         let taken: Vec<Queued> = state.entries.drain(..count).collect();
         state.bytes -= taken.iter().map(|q| q.entry.encoded_size()).sum::<usize>();
         if state.entries.is_empty() {
@@ -304,7 +305,7 @@ mod tests {
 
     /// Entries of so many offsets each: how many of them each group takes.
     async fn groups(offsets: &[u64]) -> Vec<usize> {
-        let queue = Queue::new(1 << 20, 1 << 20);
+        let queue = Queue::new(1 << 20, 1 << 26);
         let mut admission = queue.admit(Writer::Clients, 1 << 19).await.expect("open");
         for count in offsets {
             let mut entry = Numbered { epoch: owner(1).epoch, number: 0 }.entry(10);
@@ -325,5 +326,11 @@ mod tests {
         assert_eq!(groups(&[1, 2, 3]).await, [3]);
         assert_eq!(groups(&[most, 1, most - 1, 1]).await, [1, 2, 1]);
         assert_eq!(groups(&[most, most]).await, [1, 1]);
+    }
+
+    /// However small they are: a group may be an object of an `object` WAL, which is committed as it is.
+    #[tokio::test(start_paused = true)]
+    async fn a_group_holds_no_more_entries_than_a_commit_takes_logs() {
+        assert_eq!(groups(&[1; GROUP_ENTRIES_MAX + 1]).await, [GROUP_ENTRIES_MAX, 1]);
     }
 }

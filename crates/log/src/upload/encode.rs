@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use forebay_format::{BatchSummary, EncodedObject, ObjectHead, ObjectWriter, SectionHead, WalEntry, fold_changes};
 use forebay_metadata::BrokerLife;
+use forebay_metadata::command::RANGES_PER_UPLOAD_MAX;
 use forebay_types::{ClusterId, LeaderEpoch, LogId, Offset, OffsetRange, Timestamp, TopicPartition, WalSequence};
 use forebay_wal::DurableGroup;
 
@@ -51,6 +52,11 @@ impl Gathered {
 
     pub fn is_empty(&self) -> bool {
         self.sections.is_empty()
+    }
+
+    /// Whether so many entries more, whatever logs they are of, leave it an object that can be committed.
+    pub fn has_room_for(&self, entries: usize) -> bool {
+        self.sections.len() + entries <= RANGES_PER_UPLOAD_MAX
     }
 
     /// What the commit changes, for groups that are an object already.
