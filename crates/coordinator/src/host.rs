@@ -51,7 +51,7 @@ use forebay_store::Store;
 use forebay_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, TopicPartition};
 use forebay_wal::Wal;
 use futures::StreamExt;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use forebay_format::CoordinatorKind;
 pub use markers::{LocalMarkers, MarkerError, MarkerSink};
@@ -275,14 +275,14 @@ impl Coordinators {
         let tasks = [
             env.spawn("producer-ids", producer_ids::refill(Arc::clone(&shared))),
             env.spawn("coordinators-follow", follow::follow(Arc::clone(&shared), weak())),
-            env.spawn("transactions-open", Self::open_transactions(weak())),
+            env.spawn("transactions-open", Self::open_transactions(weak(), shared.partitions.placed())),
         ];
         assert!(host.tasks.set(tasks).is_ok(), "a host is started once");
         host
     }
 
-    async fn open_transactions(host: Weak<Self>) {
-        let in_use = host.upgrade().map(|host| host.in_use(CoordinatorKind::Transaction, |_| false));
+    /// Opens machines of partitions with transactions, of those too that become open later than others.
+    async fn open_transactions(host: Weak<Self>, mut placed: watch::Receiver<()>) {
         let open = async |index| {
             let inputs = host.upgrade().map(|host| (host.txn_inputs(index), host.shared.env.clone()));
             if let Some((inputs, env)) = inputs {
@@ -290,7 +290,17 @@ impl Coordinators {
                 let _ = env.timeout(OPEN_PATIENCE, inputs.when_open()).await;
             }
         };
-        futures::stream::iter(in_use.unwrap_or_default()).for_each_concurrent(OPENS_IN_FLIGHT_MAX, open).await;
+        loop {
+            placed.mark_unchanged();
+            let Some(host) = host.upgrade().filter(|host| !host.shared.is_over()) else { return };
+            let mut closed = host.in_use(CoordinatorKind::Transaction, |_| false);
+            closed.retain(|index| !host.txns.is_open(*index));
+            drop(host);
+            futures::stream::iter(closed).for_each_concurrent(OPENS_IN_FLIGHT_MAX, open).await;
+            if placed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// The partition that a group or a transactional id belongs to. The topic need not exist yet.

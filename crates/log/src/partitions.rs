@@ -87,14 +87,15 @@ pub struct Partitions {
     snapshots: Arc<Snapshots>,
     /// What the metadata had said when it was last followed.
     followed: watch::Sender<CommitNumber>,
+    placed: watch::Sender<()>,
     follower: OnceLock<Task<()>>,
 }
 
 impl Partitions {
     pub(crate) fn new(env: Env, topic_defaults: BTreeMap<String, String>, snapshots: Arc<Snapshots>) -> Arc<Self> {
-        let followed = watch::Sender::new(CommitNumber::ZERO);
+        let (followed, placed) = (watch::Sender::new(CommitNumber::ZERO), watch::Sender::new(()));
         let (topics, pending) = (RwLock::default(), Arc::default());
-        Arc::new(Self { env, topic_defaults, topics, pending, snapshots, followed, follower: OnceLock::new() })
+        Arc::new(Self { env, topic_defaults, topics, pending, snapshots, followed, placed, follower: OnceLock::new() })
     }
 
     /// The live topic of that name, open here.
@@ -125,6 +126,11 @@ impl Partitions {
     /// Why nothing is served any more, once the broker epoch is over.
     pub fn ended(&self) -> Option<Arc<str>> {
         self.topics.read().ended.clone()
+    }
+
+    /// Changes whenever partitions may have become open.
+    pub fn placed(&self) -> watch::Receiver<()> {
+        self.placed.subscribe()
     }
 
     /// Returns once what the metadata says now is followed here: a topic just created is open, one just deleted is gone.
@@ -218,6 +224,8 @@ impl Partitions {
             topic.serve(Service::Markers);
             topics.trash.insert(id, topic);
         }
+        drop(topics);
+        self.placed.send_replace(());
     }
 
     /// Closes the topics that are gone for good.

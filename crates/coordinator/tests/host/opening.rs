@@ -8,7 +8,7 @@ use forebay_store::{Key, ObjectMeta, Prefix};
 use forebay_types::{Offset, PartitionIndex, TopicPartition, WalSequence};
 use forebay_wal::{SealedContents, Sealer};
 
-use crate::world::{World, producer_id};
+use crate::world::{World, producer_id, topic_name};
 
 /// Snapshots are made as the log grows, and the log does not grow for ever: its start follows one snapshot behind.
 #[tokio::test(start_paused = true)]
@@ -196,6 +196,40 @@ async fn partitions_that_cannot_be_opened_hold_up_no_other() {
     assert_eq!(partition.offsets().expect("open").last_stable.get(), 2, "the record and its marker");
 }
 
+/// Transactions of a partition that opens later than the others are carried out and time out as theirs do: nobody asks for it.
+#[tokio::test(start_paused = true)]
+async fn transactions_of_a_partition_that_opens_late_time_out() {
+    let mut world = World::new();
+    let life = world.start().await;
+    life.create_topic("orders").await;
+    life.init("sink").await.expect("a producer");
+    world.stop(life).await;
+    let life = world.start().await;
+    let producer = life.init("sink").await.expect("a producer");
+    life.add("sink", producer, "orders", PartitionIndex::ZERO).await.expect("added");
+    life.produce("sink", producer, "orders", 0, "a").await.expect("produced");
+    world.crash(life).await;
+    let mut taken = Vec::new();
+    let all = world.bucket.list(&Prefix::all(), None, 1000).await.expect("listed");
+    for ObjectMeta { key, .. } in all.iter().filter(|object| object.key.as_str().contains("/snap/producers/")) {
+        taken.push((key.clone(), world.bucket.get(key).await.expect("read")));
+        world.bucket.delete(key).await.expect("deleted");
+    }
+
+    let life = world.start().await;
+    let topic = life.owner.partitions.by_name(&topic_name("__transaction_state")).expect("there");
+    let index = life.coordinators.find(CoordinatorKind::Transaction, "sink");
+    assert!(topic.partition(index).is_err(), "it is closed");
+    for (key, bytes) in taken {
+        world.bucket.create(&key, bytes.into()).await.expect("put back");
+    }
+    life.env.sleep(std::time::Duration::from_secs(1)).await;
+    let partition = life.partition("orders");
+    assert_eq!(partition.offsets().expect("open").last_stable, Offset::ZERO);
+    life.env.sleep(std::time::Duration::from_mins(2)).await;
+    assert_eq!(partition.offsets().expect("open").last_stable.get(), 2, "the record and its marker");
+}
+
 /// Makes a WAL write unreadable: the one that holds the last records of a partition, or one so many before it.
 async fn decay(world: &World, life: BrokerLife, partition: TopicPartition, before: usize) {
     let write = nth_last_write(world, life, partition, before).await;
@@ -237,7 +271,7 @@ async fn producer_ids_are_given_once_and_topics_are_kafkas() {
         assert_eq!(life.coordinators.next_producer_id().await, Ok(producer_id(expected)));
     }
     life.coordinators.prepare(CoordinatorKind::Transaction).await.expect("created");
-    let topic = life.metadata.topics().by_name(&crate::world::topic_name("__transaction_state")).expect("there");
+    let topic = life.metadata.topics().by_name(&topic_name("__transaction_state")).expect("there");
     assert!(topic.internal && topic.partitions.len() == 4);
     assert_eq!(topic.config["cleanup.policy"], "compact");
     assert_eq!(topic.config["compression.type"], "producer");
