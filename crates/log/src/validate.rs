@@ -196,9 +196,7 @@ pub fn validate(
         return Err(ValidateError::BaseOffset(header.base_offset));
     }
     let limit = config.max_message_bytes;
-    if bytes.len() > limit as usize {
-        return Err(ValidateError::TooLarge { size: bytes.len(), limit });
-    }
+    check_size(&bytes, limit)?;
     check_crc(&bytes).map_err(ValidateError::Corrupt)?;
     check_header(&header)?;
     check_count(&bytes).map_err(ValidateError::Records)?;
@@ -209,7 +207,12 @@ pub fn validate(
         bytes = check_records(bytes, config.cleanup.compact, each_bounded, inflated_max)?;
     }
     bounds.map_or(Ok(()), |bounds| bounds.check(header.max_timestamp)).map_err(ValidateError::Timestamp)?;
-    bytes = to_codec(bytes, codec, config, inflated_max)?;
+    if let Some(wanted) = codec_of(config).filter(|wanted| *wanted != codec) {
+        bytes = recompress(&bytes.freeze(), wanted, inflated_max).map_err(unreadable)?;
+        // It has another size, and may show its records only now.
+        check_size(&bytes, limit)?;
+        check_count(&bytes).map_err(ValidateError::Records)?;
+    }
     let log_append_time = match config.timestamp_type {
         TimestampType::CreateTime => None,
         TimestampType::LogAppendTime => {
@@ -219,6 +222,11 @@ pub fn validate(
     };
     header = BatchHeader::parse(&bytes).expect("the batch was whole, and was changed as a whole");
     Ok(Validated { bytes, header, log_append_time })
+}
+
+fn check_size(bytes: &[u8], limit: u32) -> Result<(), ValidateError> {
+    let size = bytes.len();
+    if size > limit as usize { Err(ValidateError::TooLarge { size, limit }) } else { Ok(()) }
 }
 
 fn check_header(header: &BatchHeader) -> Result<(), ValidateError> {
@@ -276,19 +284,6 @@ fn codec_of(config: &TopicConfig) -> Option<Codec> {
         CompressionType::Snappy => Some(Codec::Snappy),
         CompressionType::Lz4(_) => Some(Codec::Lz4),
         CompressionType::Zstd(_) => Some(Codec::Zstd),
-    }
-}
-
-/// The batch in the topic's codec, where it has one of its own.
-fn to_codec(
-    bytes: BytesMut,
-    codec: Codec,
-    config: &TopicConfig,
-    inflated_max: usize,
-) -> Result<BytesMut, ValidateError> {
-    match codec_of(config) {
-        Some(wanted) if wanted != codec => recompress(&bytes.freeze(), wanted, inflated_max).map_err(unreadable),
-        _ => Ok(bytes),
     }
 }
 
@@ -496,5 +491,32 @@ mod tests {
         assert!(check_crc(&stored.bytes).is_ok());
         let zstd = batch(|b| b.codec(Codec::Zstd));
         assert!(matches!(validate(zstd, &config(&[]), 6, NOW), Err(ValidateError::ZstdTooOld)));
+    }
+
+    /// What a batch is in the topic's codec is what is stored: `max.message.bytes` holds for that too, and where its records
+    /// show only then, they are counted then.
+    #[test]
+    fn a_batch_in_the_topics_codec_is_checked_again() {
+        let gzip = || {
+            let mut builder = BatchBuilder::new(NOW.as_millis()).codec(Codec::Gzip);
+            builder.push(NOW.as_millis(), Some(b"key"), Some(&[0; 5_000]), &[]);
+            builder.build()
+        };
+        let small = ("max.message.bytes", "1000");
+        assert!(validate(gzip(), &config(&[small]), 9, NOW).is_ok(), "as it came");
+        assert!(validate(gzip(), &config(&[small, ("compression.type", "zstd")]), 9, NOW).is_ok(), "small again");
+        let error = refused(gzip(), &[small, ("compression.type", "uncompressed")]);
+        assert!(
+            error.starts_with("the batch has 50") && error.ends_with("max.message.bytes of the topic is 1000"),
+            "{error}"
+        );
+
+        let mut forged = gzip();
+        forged[57..61].copy_from_slice(&2_i32.to_be_bytes());
+        forged[23..27].copy_from_slice(&1_i32.to_be_bytes());
+        let crc = crc_of(&forged[21..]);
+        forged[17..21].copy_from_slice(&crc.to_be_bytes());
+        let error = refused(forged, &[("compression.type", "uncompressed")]);
+        assert!(error.starts_with("the batch does not hold the records that it says"), "{error}");
     }
 }
