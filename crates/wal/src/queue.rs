@@ -331,6 +331,6 @@ mod tests {
     /// However small they are: a group may be an object of an `object` WAL, which is committed as it is.
     #[tokio::test(start_paused = true)]
     async fn a_group_holds_no_more_entries_than_a_commit_takes_logs() {
-        assert_eq!(groups(&[1; GROUP_ENTRIES_MAX + 1]).await, [GROUP_ENTRIES_MAX, 1]);
+        assert_eq!(groups(&vec![1; GROUP_ENTRIES_MAX + 1]).await, [GROUP_ENTRIES_MAX, 1]);
     }
 }
