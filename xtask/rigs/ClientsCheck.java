@@ -159,6 +159,21 @@ public class ClientsCheck {
         return values;
     }
 
+    /** What is committed, once no transaction is open there: a commit is acknowledged before its marker stands. */
+    static List<String> readSettled(String topic, int partition) throws InterruptedException {
+        TopicPartition tp = new TopicPartition(topic, partition);
+        long limit = System.currentTimeMillis() + LIMIT_MS;
+        try (var committed = consumer(Map.of("isolation.level", "read_committed")); var all = consumer(Map.of())) {
+            while (!committed.endOffsets(List.of(tp)).equals(all.endOffsets(List.of(tp)))) {
+                if (System.currentTimeMillis() > limit) {
+                    throw new AssertionError("a transaction stays open in " + tp);
+                }
+                Thread.sleep(10);
+            }
+        }
+        return read(topic, partition, "read_committed");
+    }
+
     static void topics() throws Exception {
         create("java-topics", 2);
         var description = admin.describeTopics(List.of("java-topics")).allTopicNames().get().get("java-topics");
@@ -305,9 +320,9 @@ public class ClientsCheck {
             same(read("java-transactions", 0, "read_uncommitted"), all);
             producer.commitTransaction();
         }
-        same(read("java-transactions", 1, "read_committed"), committed);
+        same(readSettled("java-transactions", 1), committed);
         committed.add("open");
-        same(read("java-transactions", 0, "read_committed"), committed);
+        same(readSettled("java-transactions", 0), committed);
     }
 
     static void offsetsInTransaction() throws Exception {
@@ -371,7 +386,7 @@ public class ClientsCheck {
                 second.commitTransaction();
             }
         }
-        same(read("java-fencing", 0, "read_committed"), List.of("of the second"));
+        same(readSettled("java-fencing", 0), List.of("of the second"));
     }
 
     static void openTransactions() throws Exception {

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_env::{Env, Instant};
+use forebay_types::TopicName;
 use forebay_wire::kafka::messages::FetchRequest;
 use forebay_wire::{ErrorCode, FetchPartition, FetchResponse};
 use parking_lot::Mutex;
@@ -40,7 +41,7 @@ pub(crate) const TOPIC_ID_VERSION: i16 = 13;
 /// (`min.incremental.fetch.session.eviction.ms`).
 const KEPT_FOR: Duration = Duration::from_mins(2);
 
-/// Partitions in all sessions: some 200 bytes each.
+/// Partitions in all sessions: some 200 bytes each, and their topics' names.
 const PARTITIONS_MAX: usize = 100_000;
 
 const NO_SESSION: i32 = 0;
@@ -52,6 +53,13 @@ const LAST_EPOCH: i32 = -1;
 pub(crate) struct AskedTopic {
     pub name: Arc<str>,
     pub id: Uuid,
+}
+
+impl AskedTopic {
+    /// A name that no topic can have is not kept: it may be of any length.
+    fn may_be_kept(&self) -> bool {
+        self.name.is_empty() || TopicName::new(&self.name).is_ok()
+    }
 }
 
 /// What a client asks of one partition.
@@ -216,11 +224,14 @@ impl FetchSessions {
             return Ok(Fetching { asked: distinct(asked(request)), by_id, kind });
         }
         let session = {
-            let mut state = self.state.lock();
-            let slot = state.sessions.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
-            slot.used = now;
+            let state = self.state.lock();
+            let slot = state.sessions.get(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
             Arc::clone(&slot.session)
         };
+        if !asked(request).all(|asked| asked.topic.may_be_kept()) {
+            self.state.lock().remove(id);
+            return Err(ErrorCode::FetchSessionIdNotFound);
+        }
         let (asked, epoch) = {
             let mut session = session.lock();
             if session.epoch != epoch {
@@ -243,14 +254,16 @@ impl FetchSessions {
             (asked, session.epoch)
         };
         let mut state = self.state.lock();
-        state.resize(id, asked.len());
+        state.used(id, asked.len(), now);
         if asked.is_empty() {
             state.remove(id);
             return Ok(Fetching { asked, by_id, kind: Kind::Sessionless });
         }
-        if state.partitions > PARTITIONS_MAX {
-            state.remove(id);
-            return Err(ErrorCode::FetchSessionIdNotFound);
+        while state.partitions > PARTITIONS_MAX {
+            if !state.evict_idle(now) {
+                state.remove(id);
+                return Err(ErrorCode::FetchSessionIdNotFound);
+            }
         }
         drop(state);
         Ok(Fetching { asked, by_id, kind: Kind::Next { id, session, epoch } })
@@ -290,14 +303,21 @@ impl FetchSessions {
     fn start<'a>(&self, env: &Env, by_id: bool, told: impl Iterator<Item = (&'a Asked, &'a FetchPartition)>) -> i32 {
         let mut session = Session::new(by_id);
         for (asked, answer) in told {
+            if !asked.topic.may_be_kept() {
+                return NO_SESSION;
+            }
             session.put(asked.clone());
             session.tell(asked, answer);
         }
         let (size, now) = (session.partitions.len(), env.monotonic());
         let mut state = self.state.lock();
-        let full = state.sessions.len() >= self.slots;
-        if (full && !state.evict(size, now)) || state.partitions + size > PARTITIONS_MAX {
+        if self.slots == 0 || size > PARTITIONS_MAX {
             return NO_SESSION;
+        }
+        while state.sessions.len() >= self.slots || state.partitions + size > PARTITIONS_MAX {
+            if !state.evict_idle(now) && !state.evict_smaller(size, now) {
+                return NO_SESSION;
+            }
         }
         let id = loop {
             let id = i32::try_from(env.random_below(i32::MAX as u64)).expect("below the largest");
@@ -318,24 +338,29 @@ impl State {
         }
     }
 
-    fn resize(&mut self, id: i32, size: usize) {
+    fn used(&mut self, id: i32, size: usize, now: Instant) {
         if let Some(slot) = self.sessions.get_mut(&id) {
             self.partitions = self.partitions - slot.size + size;
-            slot.size = size;
+            (slot.size, slot.used) = (size, now);
         }
     }
 
-    /// Gives up one for a new one of `size`: the one that nobody has used for longest, or the smallest of those that are
-    /// not new, where that is not larger.
-    fn evict(&mut self, size: usize, now: Instant) -> bool {
-        let since = |then: Instant| now.saturating_duration_since(then);
+    /// Gives up the one that nobody has used for longest, if that is long.
+    fn evict_idle(&mut self, now: Instant) -> bool {
         let idle = self.sessions.iter().min_by_key(|(_, slot)| slot.used);
-        let idle = idle.filter(|(_, slot)| since(slot.used) > KEPT_FOR);
-        let smallest = || {
-            let old = self.sessions.iter().filter(|(_, slot)| since(slot.begun) > KEPT_FOR);
-            old.min_by_key(|(_, slot)| slot.size).filter(|(_, slot)| slot.size <= size)
-        };
-        let Some(id) = idle.or_else(smallest).map(|(id, _)| *id) else { return false };
+        let idle = idle.filter(|(_, slot)| now.saturating_duration_since(slot.used) > KEPT_FOR);
+        self.evict(idle.map(|(id, _)| *id))
+    }
+
+    /// Gives up the smallest of those that are not new for one of `size`, where it is not larger than that.
+    fn evict_smaller(&mut self, size: usize, now: Instant) -> bool {
+        let old = self.sessions.iter().filter(|(_, slot)| now.saturating_duration_since(slot.begun) > KEPT_FOR);
+        let smallest = old.min_by_key(|(_, slot)| slot.size).filter(|(_, slot)| slot.size <= size);
+        self.evict(smallest.map(|(id, _)| *id))
+    }
+
+    fn evict(&mut self, id: Option<i32>) -> bool {
+        let Some(id) = id else { return false };
         self.remove(id);
         self.evicted += 1;
         true

@@ -57,6 +57,9 @@ const PRODUCE_KEY: i16 = 0;
 /// How long a peer may send nothing of a request that it has begun: it may hold what others wait for.
 const UNFINISHED_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// A large request has to come at this rate on the whole, beside that time.
+const BYTES_PER_SECOND_MIN: usize = 16 << 10;
+
 /// A request without records that is still in progress after so long was decoded long ago and waits for something else: a
 /// rebalance, a long poll.
 const DECODE_TIME_MAX: Duration = Duration::from_secs(1);
@@ -201,6 +204,9 @@ async fn next_request(
         }
         _ => Some(memory.other.take(size).await),
     };
+    // What others wait for is not held for a trickle.
+    let time = UNFINISHED_TIME_MAX + Duration::from_secs((size / BYTES_PER_SECOND_MIN) as u64);
+    let deadline = env.monotonic() + time;
     loop {
         let received = buf.len();
         match env.timeout(UNFINISHED_TIME_MAX, read_frame(reader, buf, size_max)).await {
@@ -209,6 +215,7 @@ async fn next_request(
                 return Ok(Request { api_key, frame, held });
             }
             None if buf.len() == received => return Err(End::Unfinished),
+            None if held.is_some() && env.monotonic() >= deadline => return Err(End::Unfinished),
             None => {}
         }
     }

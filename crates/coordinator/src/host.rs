@@ -179,16 +179,19 @@ struct Shared {
     config: HostConfig,
     /// Before any machine.
     started: Instant,
-    /// How long the WAL had stood still by then.
-    stalled_before: Duration,
     stopping: Shutdown,
     ids: ProducerIds,
 }
 
 impl Shared {
-    fn now(&self) -> Now {
+    /// The time for a machine of that kind. Members' stands still while nothing becomes durable: all that they ask is
+    /// answered otherwise. A transaction's also while producers wait for room.
+    fn now(&self, kind: CoordinatorKind) -> Now {
         let at = self.env.monotonic();
-        let stalled = self.wal.time_stalled(at).saturating_sub(self.stalled_before);
+        let stalled = match kind {
+            CoordinatorKind::Group => self.wal.time_writes_stalled(at),
+            CoordinatorKind::Transaction => self.wal.time_stalled(at),
+        };
         Now { wall: self.env.now(), uptime: at.duration_since(self.started).saturating_sub(stalled) }
     }
 
@@ -201,11 +204,11 @@ impl Shared {
         agree.is_ok()
     }
 
-    /// Until [`Now::uptime`] is that.
-    async fn sleep_until(&self, uptime: Duration) {
+    /// Until [`Now::uptime`] is that for a machine of the kind.
+    async fn sleep_until(&self, kind: CoordinatorKind, uptime: Duration) {
         let mut least = Duration::ZERO;
         loop {
-            let left = uptime.saturating_sub(self.now().uptime);
+            let left = uptime.saturating_sub(self.now(kind).uptime);
             if left.is_zero() {
                 return;
             }
@@ -248,10 +251,8 @@ impl Coordinators {
         // A record goes into one batch, and a batch into one entry of the WAL.
         let entry_max = wal.entry_bytes_max().saturating_sub(ledger::BATCH_HEAD_ROOM);
         config.groups.record_size_max = config.groups.record_size_max.min(entry_max);
-        let started = env.monotonic();
         let shared = Arc::new(Shared {
-            started,
-            stalled_before: wal.time_stalled(started),
+            started: env.monotonic(),
             stopping: Shutdown::default(),
             ids: ProducerIds::default(),
             env,

@@ -20,16 +20,20 @@ pub(crate) struct Stall {
     /// How long earlier ones lasted.
     before: Duration,
     told: bool,
+    /// The latest time that it was asked at or told of: who comes with an earlier one has read its clock before.
+    latest: Option<Instant>,
 }
 
 impl Stall {
     /// Somebody waits.
     pub fn begin(&mut self, now: Instant) {
+        let now = self.latest(now);
         self.since.get_or_insert(now);
     }
 
     /// A step forward, or nobody waits any more.
     pub fn step(&mut self, now: Instant, still_waiting: bool) {
+        let now = self.latest(now);
         self.before = self.total(now);
         self.since = still_waiting.then_some(now);
         self.told = false;
@@ -41,10 +45,18 @@ impl Stall {
         stands && !std::mem::replace(&mut self.told, true)
     }
 
-    /// All of it so far. Between two looks it grows by the time between them at most.
-    pub fn total(&self, now: Instant) -> Duration {
+    /// All of it so far. It never shrinks, and between two looks it grows by the time between
+    /// them at most.
+    pub fn total(&mut self, now: Instant) -> Duration {
+        let now = self.latest(now);
         let current = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.before + current.saturating_sub(PATIENCE)
+    }
+
+    fn latest(&mut self, now: Instant) -> Instant {
+        let latest = self.latest.map_or(now, |latest| latest.max(now));
+        self.latest = Some(latest);
+        latest
     }
 }
 
@@ -57,25 +69,27 @@ mod tests {
         let start = forebay_env::real::env().monotonic();
         let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
         let mut stall = Stall::default();
-        let total = |stall: &Stall, tenths| u64::try_from(stall.total(at(tenths)).as_millis()).expect("fits") / 100;
-        assert_eq!(total(&stall, 50), 0, "nobody waits");
+        let total = |stall: &mut Stall, tenths| u64::try_from(stall.total(at(tenths)).as_millis()).expect("fits") / 100;
+        assert_eq!(total(&mut stall, 50), 0, "nobody waits");
         stall.begin(at(50));
         stall.begin(at(55));
-        assert_eq!((total(&stall, 60), total(&stall, 64)), (0, 4), "by the one who waits longest");
-        assert_eq!((stall.is_news(at(59)), stall.is_news(at(64)), stall.is_news(at(64))), (false, true, false));
+        assert_eq!((total(&mut stall, 60), stall.is_news(at(60))), (0, false));
+        assert_eq!(total(&mut stall, 64), 4, "by the one who waits longest");
+        assert_eq!(total(&mut stall, 62), 4, "it does not shrink for who read its clock before");
+        assert_eq!((stall.is_news(at(64)), stall.is_news(at(64))), (true, false));
         stall.step(at(65), true);
         assert_eq!(
-            (total(&stall, 65), total(&stall, 75), total(&stall, 76)),
+            (total(&mut stall, 65), total(&mut stall, 75), total(&mut stall, 76)),
             (5, 5, 6),
             "a step forward, somebody waits"
         );
         stall.step(at(80), false);
-        assert_eq!((total(&stall, 80), total(&stall, 500)), (10, 10), "nobody waits any more");
+        assert_eq!((total(&mut stall, 80), total(&mut stall, 500)), (10, 10), "nobody waits any more");
         // Slow, and never still.
         stall.begin(at(500));
         for tenths in (509..=600).step_by(9) {
             stall.step(at(tenths), true);
         }
-        assert_eq!(total(&stall, 600), 10);
+        assert_eq!(total(&mut stall, 600), 10);
     }
 }

@@ -440,6 +440,11 @@ async fn a_full_disk_stops_the_start_and_later_only_the_growth() {
     assert!(waits.is_none() && wal.has_ended().is_none(), "a third has no room, and acks wait");
     let stalled = || wal.time_stalled(env(&disk).monotonic());
     assert_eq!(stalled(), Duration::from_secs(4), "and all but the first second of it stood still");
+    assert_eq!(
+        wal.time_writes_stalled(env(&disk).monotonic()),
+        Duration::ZERO,
+        "though all that was appended is durable"
+    );
     wal.trim(WalSequence::new(3));
     write(&wal, 9..12, 60_000).await.expect("the first segment is used again");
     env(&disk).sleep(Duration::from_secs(5)).await;

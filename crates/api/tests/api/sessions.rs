@@ -203,6 +203,55 @@ async fn sessions_are_bounded() {
     assert_eq!((counts.sessions, counts.partitions, counts.evicted), (2, 3, 2));
 }
 
+/// Partitions in sessions are bounded too: sessions that nobody uses make room, and who needs more than there is has none.
+#[tokio::test(start_paused = true)]
+async fn partitions_in_sessions_are_bounded() {
+    let world = world().await;
+    let env = world.context().env.clone();
+    let many = |client: usize, count: usize| {
+        (0..count).map(|index| format!("none-{client}/{index}@0")).collect::<Vec<_>>().join(" ")
+    };
+    let (mut large, mut second) = (Client::new(), Client::new());
+    large.fetch(&world, &many(0, 60_000)).await;
+    second.fetch(&world, &many(1, 60_000)).await;
+    assert_eq!((large.session > 0, second.session), (true, 0), "no room for both");
+    let mut small = Client::new();
+    small.fetch(&world, "a/0@1").await;
+    assert!(small.session > 0);
+    assert_eq!(small.fetch(&world, &many(2, 60_000)).await, "FETCH_SESSION_ID_NOT_FOUND", "nor for one that grows");
+    env.sleep(Duration::from_secs(121)).await;
+    second.fetch(&world, &many(1, 60_000)).await;
+    assert!(second.session > 0, "nobody has used the first for two minutes");
+    assert_eq!(large.fetch(&world, "").await, "FETCH_SESSION_ID_NOT_FOUND");
+    let mut largest = Client::new();
+    largest.fetch(&world, &many(3, 100_001)).await;
+    assert_eq!(largest.session, 0);
+    assert_eq!(world.context().sessions.counts().partitions, 60_000);
+}
+
+/// What no topic can be called is answered, and not kept.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_none_is_not_kept() {
+    let world = world().await;
+    let mut client = Client::new();
+    let name = "x".repeat(250);
+    client.version = 12;
+    let told = client.fetch(&world, "a/0@1").await;
+    assert_eq!((told.as_str(), client.session > 0), ("a/0 hw=1", true));
+    let request =
+        FetchRequest::default().with_session_id(client.session).with_session_epoch(client.epoch).with_topics(vec![
+            FetchTopic::default()
+                .with_topic(StrBytes::from_string(name.clone()).into())
+                .with_partitions(vec![FetchPartition::default()]),
+        ]);
+    let response = world.call(12, &request).await.expect("answered");
+    assert_eq!(code(response.error_code), "FETCH_SESSION_ID_NOT_FOUND");
+    let request = request.with_session_id(0).with_session_epoch(0);
+    let response = world.call(12, &request).await.expect("answered");
+    assert_eq!((response.session_id, response.responses.len()), (0, 1));
+    assert_eq!(world.context().sessions.counts().sessions, 0);
+}
+
 /// A partition that is named twice is read once, as it is named last.
 #[tokio::test(start_paused = true)]
 async fn a_partition_named_twice_is_read_once() {

@@ -235,7 +235,9 @@ impl GroupMachine {
             return join::refuse(step, token, &join.member_id, error);
         }
         let bytes = join.protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum::<usize>();
-        if self.member_bytes + bytes > self.config.member_bytes_max {
+        // Who is in stays in, with as much as it has: others' members must not end its group.
+        let has = self.groups.get(join.group.as_str()).map_or(0, |group| group.protocol_bytes(join));
+        if bytes > has && self.member_bytes + bytes - has > self.config.member_bytes_max {
             return join::refuse(step, token, &join.member_id, GroupError::GroupMaxSizeReached);
         }
         self.group_or_new(&join.group).join(step, token, join);
@@ -243,6 +245,7 @@ impl GroupMachine {
     }
 
     fn sync(&mut self, step: &mut Step, token: Token, sync: &Sync) {
+        step.member_bytes_left = self.config.member_bytes_max.saturating_sub(self.member_bytes);
         let error = match check_id(&sync.group) {
             Ok(()) => match self.on(&sync.group, |group| group.sync(step, token, sync)) {
                 Some(()) => return,

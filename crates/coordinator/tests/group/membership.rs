@@ -537,6 +537,64 @@ fn members_have_few_protocols_and_bounded_memory() {
 }
 
 #[test]
+fn at_the_bound_members_stay_and_assignments_do_not_pass_it() {
+    let mut world = World::new(GroupConfig { member_bytes_max: 4_000, ..GroupConfig::default() });
+    let _parked = world.request(Request::Join(join("c".to_owned(), "g")));
+    world.uptime += Duration::from_secs(3);
+    let output = world.machine.tick(world.now(), world.end());
+    let Some((_, Reply::Join(Ok(joined)))) = output.replies.first() else { panic!("not joined: {output:?}") };
+    let member = joined.member_id.clone();
+    let sync = |generation, size| {
+        Request::Sync(SyncRequest {
+            group: "g".to_owned(),
+            caller: Caller { member_id: member.clone(), instance_id: None, generation },
+            protocol_type: None,
+            protocol: None,
+            assignments: vec![(member.clone(), vec![1; size].into())],
+        })
+    };
+    let output = world.request(sync(1, 3_000));
+    assert_eq!(output.replies[0].1, Reply::Sync(Err(GroupError::GenerationTooLarge)));
+    let again = |world: &mut World| {
+        let again = Join { member_id: member.clone(), ..join("c".to_owned(), "g") };
+        world.request(Request::Join(again)).replies.into_iter().map(|(_, reply)| reply).collect::<Vec<_>>()
+    };
+    let [Reply::Join(Ok(joined))] = &again(&mut world)[..] else { panic!("a member comes back") };
+    let output = world.request(sync(joined.generation, 1_000));
+    assert!(matches!(output.replies[0].1, Reply::Sync(Ok(_))), "{output:?}");
+    // Others take up what is left.
+    let mut first_joins = (0..10).map(|n| {
+        let first = Join { version: 4, random: [n; 16], ..join("c".to_owned(), "h") };
+        let replies = world.request(Request::Join(first)).replies;
+        let Some((_, Reply::Join(Err(refused)))) = replies.first() else { panic!("{replies:?}") };
+        refused.error
+    });
+    assert_eq!(first_joins.next(), Some(GroupError::MemberIdRequired));
+    assert_eq!(first_joins.last(), Some(GroupError::GroupMaxSizeReached));
+    let [Reply::Join(Ok(_))] = &again(&mut world)[..] else { panic!("a member comes back with as much as it had") };
+}
+
+#[test]
+fn all_may_leave_before_the_first_generation_and_others_come() {
+    let mut world = World::new(GroupConfig::default());
+    let output = world.request(Request::Join(Join { version: 4, ..join("c".to_owned(), "g") }));
+    let Some((_, Reply::Join(Err(refused)))) = output.replies.first() else { panic!("{output:?}") };
+    let member = refused.member_id.clone();
+    let _parked = world.request(Request::Join(Join { member_id: member.clone(), ..join("c".to_owned(), "g") }));
+    let leaver = Leaver { member_id: member, instance_id: None };
+    world.request(Request::Leave(Leave { group: "g".to_owned(), members: vec![leaver] }));
+    let output = world.request(Request::Join(Join { random: [8; 16], ..join("d".to_owned(), "g") }));
+    assert!(output.replies.is_empty(), "it waits for company: {output:?}");
+    // Who came late makes it wait once more.
+    let mut output = world.machine.tick(world.now(), world.end());
+    for _ in 0..2 {
+        world.uptime += Duration::from_secs(3);
+        output.replies.extend(world.machine.tick(world.now(), world.end()).replies);
+    }
+    assert!(matches!(&output.replies[..], [(_, Reply::Join(Ok(_)))]), "{output:?}");
+}
+
+#[test]
 fn of_two_assignments_for_a_member_the_later_counts() {
     let mut world = World::new(GroupConfig::default());
     let _parked = world.request(Request::Join(join("c".to_owned(), "g")));

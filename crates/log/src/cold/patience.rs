@@ -62,12 +62,14 @@ impl Patience {
         F: Future<Output = Result<T, Unread>>,
     {
         loop {
-            self.check(what)?;
+            // Only a read that began after the bucket's answer tells of the object alone.
+            let missed = self.check(what)?;
             let error = match read().await {
                 Err(Unread::Cold(error)) if error.is_transient() => error,
                 other => return other,
             };
-            if self.missed_again(what) {
+            if missed {
+                self.missed.lock().insert(what.to_owned(), Missed::Silent);
                 tracing::error!(what, error = &error as &dyn Error, "it does not answer though the bucket does");
                 return Err(Unread::Silent(what.to_owned()));
             }
@@ -83,19 +85,16 @@ impl Patience {
         }
     }
 
+    /// Whether it did not answer once, while the bucket did.
+    ///
     /// # Errors
     /// It was silent before: whoever waited in line for it need not ask.
-    pub fn check(&self, what: &str) -> Result<(), Unread> {
+    pub fn check(&self, what: &str) -> Result<bool, Unread> {
         match self.missed.lock().get(what) {
             Some(Missed::Silent) => Err(Unread::Silent(what.to_owned())),
-            Some(Missed::Once) | None => Ok(()),
+            Some(Missed::Once) => Ok(true),
+            None => Ok(false),
         }
-    }
-
-    fn missed_again(&self, what: &str) -> bool {
-        let mut missed = self.missed.lock();
-        let again = missed.get_mut(what);
-        again.map(|missed| *missed = Missed::Silent).is_some()
     }
 
     /// Asked for something that is not there, a bucket that is not away says so.

@@ -52,6 +52,13 @@ impl Group {
         self.maybe_complete_join(step);
     }
 
+    /// What whoever joins has brought with it before, where it is a member.
+    pub fn protocol_bytes(&self, join: &Join) -> usize {
+        let holder = join.instance_id.as_ref().and_then(|instance| self.statics.get(instance.as_str()));
+        let member = self.members.get(holder.map_or(join.member_id.as_str(), |id| id));
+        member.map_or(0, |member| member.protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum())
+    }
+
     fn has_room_for(&self, step: &Step, member: &str) -> bool {
         let present = self.members.get(member);
         match self.phase {

@@ -65,13 +65,16 @@ impl Group {
         let Phase::Completing { sync_by } = self.phase else {
             unreachable!("the caller has seen that the generation is being completed")
         };
+        let before = self.heap_bytes();
         // Of two for one member the later counts.
         let given: BTreeMap<&str, &Bytes> = assignments.iter().map(|(id, bytes)| (id.as_str(), bytes)).collect();
         for (id, member) in &mut self.members {
             member.assignment = given.get(&**id).map_or_else(Bytes::new, |bytes| Bytes::copy_from_slice(bytes));
         }
         self.enter(Phase::Stable { sync_by: Some(sync_by) }, step.now);
-        if !step.record(self) {
+        // The record holds them once more.
+        let grows = 2 * self.heap_bytes().saturating_sub(before);
+        if grows > step.member_bytes_left || !step.record(self) {
             self.enter(Phase::Completing { sync_by }, step.now);
             self.drop_assignment(step, GroupError::GenerationTooLarge);
             return self.prepare(step);

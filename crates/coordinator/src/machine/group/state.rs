@@ -185,8 +185,9 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         let common = self.common_protocols();
+        // All may have left while the first waited for company.
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|(name, _)| common.contains(name.as_str()))
+            && (self.members.is_empty() || protocols.iter().any(|(name, _)| common.contains(name.as_str())))
     }
 
     /// What every member supports.
@@ -202,7 +203,7 @@ impl Group {
         supporters.into_keys().collect()
     }
 
-    /// About what the group's members take up in memory, and those that have been given an id to join with.
+    /// About what the group's members take up in memory, those that have been given an id to join with, and its record.
     pub fn heap_bytes(&self) -> usize {
         let pending = self.pending.keys().map(|id| id.len() + MEMBER_BYTES).sum::<usize>();
         let member = |(id, member): (&Name, &Member)| {
@@ -210,7 +211,8 @@ impl Group {
             let names = id.len() + member.client_id.len() + member.client_host.len();
             names + member.assignment.len() + protocols.sum::<usize>() + MEMBER_BYTES
         };
-        pending + self.members.iter().map(member).sum::<usize>()
+        let recorded = self.recorded.as_ref().map_or(0, Bytes::len);
+        pending + recorded + self.members.iter().map(member).sum::<usize>()
     }
 
     /// Each member votes for the first of its protocols that all have; of two with as many votes the first by name wins.

@@ -17,11 +17,13 @@ pub(super) struct Step {
     /// Where the next record will stand.
     next: Offset,
     pub out: Output<Reply>,
+    /// What members may take up beyond what they do.
+    pub member_bytes_left: usize,
 }
 
 impl Step {
     pub fn new(config: &Arc<GroupConfig>, now: Now, at: Offset) -> Self {
-        Self { config: Arc::clone(config), now, next: at, out: Output::default() }
+        Self { config: Arc::clone(config), now, next: at, out: Output::default(), member_bytes_left: usize::MAX }
     }
 
     pub fn reply(&mut self, token: Token, reply: Reply) {
