@@ -8,6 +8,7 @@
 //!    clippy bans the calls, this crate alone allows them.
 //! 2. Under a simulated `Env` everything runs on the calling thread, and one seed gives one order of events.
 //! 3. Sleeping and timing use tokio's clock, which the simulation drives; [`Env::now`] is the wall clock and may jump.
+//! 4. Whoever asked for it ([`Parts::timers`]) is told of each timer that fires, in the order in which they do.
 
 // The bans of clippy.toml point here; this crate is where they end.
 #![allow(clippy::disallowed_methods)]
@@ -17,6 +18,7 @@ mod fail;
 mod net;
 mod shutdown;
 mod task;
+mod timer;
 
 pub mod real;
 pub mod simulated;
@@ -33,6 +35,7 @@ pub use fail::{FailPoint, FailPoints, NoFailPoints, UnknownFailPoint};
 pub use net::{Listener, Network, Stream};
 pub use shutdown::Shutdown;
 pub use task::{Task, Worker};
+pub use timer::Timers;
 
 /// The wall clock.
 pub trait Clock: Send + Sync {
@@ -65,6 +68,8 @@ pub struct Parts {
     pub network: Box<dyn Network>,
     pub disk: Arc<dyn Disk>,
     pub fail_points: Box<dyn FailPoints>,
+    /// Who is told of timers; on a real machine nobody.
+    pub timers: Option<Box<dyn Timers>>,
     pub threads: Threads,
     pub shutdown: Shutdown,
 }
@@ -85,16 +90,29 @@ impl Env {
     }
 
     pub async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
+        self.run(tokio::time::sleep(duration)).await;
     }
 
     pub async fn sleep_until(&self, deadline: Instant) {
-        tokio::time::sleep_until(deadline).await;
+        self.run(tokio::time::sleep_until(deadline)).await;
     }
 
     /// `future`'s output, or `None` once `limit` has passed; the future is then dropped.
     pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
-        tokio::time::timeout(limit, future).await.ok()
+        let deadline = self.0.timers.as_ref().and_then(|_| Instant::now().checked_add(limit));
+        let output = tokio::time::timeout(limit, future).await.ok();
+        if let (None, Some(timers), Some(deadline)) = (&output, &self.0.timers, deadline) {
+            timers.fired(deadline);
+        }
+        output
+    }
+
+    async fn run(&self, timer: tokio::time::Sleep) {
+        let deadline = timer.deadline();
+        timer.await;
+        if let Some(timers) = &self.0.timers {
+            timers.fired(deadline);
+        }
     }
 
     pub fn fill_random(&self, bytes: &mut [u8]) {

@@ -29,6 +29,7 @@ pub fn env_with(fail_points: Box<dyn FailPoints>) -> Env {
         network: Box::new(Tcp),
         disk: Arc::new(RealDisk),
         fail_points,
+        timers: None,
         threads: Threads::Many,
         shutdown: Shutdown::default(),
     })

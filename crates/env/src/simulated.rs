@@ -11,6 +11,7 @@ mod clock;
 mod disk;
 mod fail;
 mod random;
+mod timers;
 mod trace;
 
 use std::io;
@@ -23,19 +24,22 @@ pub use clock::SimClock;
 pub use disk::{DiskFault, SimDisk};
 pub use fail::{ArmedFailPoints, CrashedAt};
 pub use random::SimRandom;
+pub use timers::TracedTimers;
 pub use trace::Trace;
 
-use crate::{Listener, Network, NoFailPoints, Parts, Shutdown, Stream, Threads};
+use crate::{Instant, Listener, Network, NoFailPoints, Parts, Shutdown, Stream, Threads};
 
-/// A machine without a network and with nothing armed; the caller replaces what it wants otherwise.
-/// Called within a tokio runtime whose clock is paused, else time is real.
+/// A machine without a network and with nothing armed; the caller replaces what it wants otherwise. Its timers are told to
+/// the disk's trace. Called within a tokio runtime whose clock is paused, else time is real.
 pub fn parts(seed: u64, disk: &SimDisk) -> Parts {
+    let started = Instant::now();
     Parts {
         clock: Box::new(SimClock::default()),
         random: Box::new(SimRandom::new(seed)),
         network: Box::new(NoNetwork),
         disk: Arc::new(disk.clone()),
         fail_points: Box::new(NoFailPoints),
+        timers: Some(Box::new(TracedTimers::new("machine", disk.trace(), move || started.elapsed()))),
         threads: Threads::One,
         shutdown: Shutdown::default(),
     }

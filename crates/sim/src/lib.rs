@@ -10,7 +10,8 @@
 //! Leaves to others: the simulated disk and generator (`env`), the faulty store (`store`), and all that is under test.
 //!
 //! Invariants:
-//! 1. A plan decides everything: two runs of one give the same digest over every message, I/O and fault in order.
+//! 1. A plan decides everything: two runs of one give the same digest over every message, I/O, timer and fault in
+//!    order.
 //! 2. Checkers believe only what clients wrote down, and what is in the bucket.
 //! 3. A host that crashes loses its tasks and whatever its disk had not synced; the bucket stays.
 //!

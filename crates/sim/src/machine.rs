@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use forebay_env::simulated::{SimDisk, SimRandom, Trace};
+use forebay_env::simulated::{SimDisk, SimRandom, Trace, TracedTimers};
 use forebay_env::{Clock, Env, FailPoint, FailPoints, Listener, Network, Parts, Shutdown, Stream, Threads};
 use forebay_store::CLOCKS_DIFFERENCE_MAX_MS;
 use forebay_types::Timestamp;
@@ -82,9 +83,14 @@ impl BrokerClocks {
 
 /// What a clock that never jumps shows.
 fn simulated() -> Timestamp {
-    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
-    let elapsed = i64::try_from(elapsed.as_millis()).expect("a simulation ends within the age of the universe");
+    let elapsed = since_start().as_millis();
+    let elapsed = i64::try_from(elapsed).expect("a simulation ends within the age of the universe");
     Timestamp::from_millis(START + elapsed)
+}
+
+/// How long the simulation has run.
+fn since_start() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
 }
 
 /// Whether a host's requests to the bucket get through. Behind a closed gate they wait, and so do the answers to those
@@ -188,6 +194,7 @@ impl Machine {
             network: Box::new(SimNetwork { host: self.name, power: self.power.clone(), trace: self.trace.clone() }),
             disk: Arc::new(self.disk.clone()),
             fail_points: Box::new(self.power.clone()),
+            timers: Some(Box::new(TracedTimers::new(self.name, self.trace.clone(), since_start))),
             threads: Threads::One,
             shutdown: Shutdown::default(),
         })

@@ -62,7 +62,7 @@ fn run_max(plan: &Plan) -> Duration {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     pub violations: Vec<Violation>,
-    /// Over every message, I/O and fault in its order: two runs of a plan have the same.
+    /// Over every message, I/O, timer and fault in its order: two runs of a plan have the same.
     pub digest: u64,
     pub events: u64,
     pub simulated: Duration,

@@ -175,6 +175,11 @@ impl SimDisk {
         state.file(path)?.lock().flip(offset)
     }
 
+    /// Where all that the disk does is told.
+    pub fn trace(&self) -> Trace {
+        self.0.lock().trace.clone()
+    }
+
     /// Every file there is, sorted.
     pub fn files(&self) -> Vec<PathBuf> {
         let state = self.0.lock();
