@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use forebay_types::Offset;
+use forebay_types::{Offset, Timestamp};
 
 use crate::history::{Ended, Fate, History, Leave, Seen, Sent, Violation};
 use crate::workload::Audit;
@@ -46,14 +46,15 @@ fn nothing_acknowledged_is_lost(seen: &Seen, audit: &Audit, violations: &mut Vec
     }
 }
 
-/// A topic is gone only where it was deleted, and a log start has risen only as far as somebody asked, or past what is old.
+/// A topic is gone only where it was deleted, and a log start has risen only as far as somebody asked, or past what was old
+/// by the time that it was first seen there.
 fn nothing_goes_that_should_stay(seen: &Seen, audit: &Audit, violations: &mut Vec<Violation>) {
     let check = "nothing goes that should stay";
     for (value, sent) in seen.sent.iter().filter(|(_, sent)| sent.acked_at.is_some() && is_out_of_sight(audit, sent)) {
         let (topic, index) = &sent.place;
         let old = match seen.leaves.get(topic) {
             Some(Leave::All) => true,
-            Some(Leave::Older(ms)) => audit.clocks_highest.millis_since(sent.at) >= *ms,
+            Some(Leave::Older(ms)) => gone_by(seen, audit, sent).millis_since(sent.at) >= *ms,
             None => false,
         };
         let cut = seen.cuts.get(&sent.place).is_some_and(|cut| sent.acked_at < Some(*cut));
@@ -63,6 +64,13 @@ fn nothing_goes_that_should_stay(seen: &Seen, audit: &Audit, violations: &mut Ve
             violations.push(Violation { check, what });
         }
     }
+}
+
+/// By when at the latest a value lay below its log start, as the brokers' clocks may have shown it.
+fn gone_by(seen: &Seen, audit: &Audit, sent: &Sent) -> Timestamp {
+    let starts = seen.starts.get(&sent.place).map(Vec::as_slice).unwrap_or_default();
+    let first = starts.iter().find(|(start, _)| Some(*start) > sent.acked_at);
+    first.map_or(audit.clocks_highest, |(_, at)| *at)
 }
 
 fn nothing_is_there_twice(seen: &Seen, audit: &Audit, violations: &mut Vec<Violation>) {

@@ -85,6 +85,9 @@ pub struct Seen {
     /// Topics that were deleted and brought back.
     pub brought_back: BTreeSet<TopicName>,
     pub violations: Vec<Violation>,
+    /// Where each log was seen to start, each time that it was further than before, and the latest time that a broker can
+    /// have taken it for by then.
+    pub starts: BTreeMap<Place, Vec<(Offset, Timestamp)>>,
     /// How far each edge was seen to be, and under which leader epoch.
     edges: BTreeMap<(Place, Edge), (LeaderEpoch, Offset)>,
     next_transaction: u64,
@@ -200,6 +203,15 @@ impl History {
         }
         let known = seen.edges.entry((place.clone(), edge)).or_insert((epoch, offset));
         *known = (epoch.max(known.0), offset.max(known.1));
+    }
+
+    /// A log was seen to start at an offset, at which time brokers' clocks were nowhere ahead of `clocks_highest`.
+    pub fn starts(&self, place: &Place, offset: Offset, clocks_highest: Timestamp) {
+        let mut seen = self.0.lock();
+        let starts = seen.starts.entry(place.clone()).or_default();
+        if starts.last().is_none_or(|(last, _)| *last < offset) {
+            starts.push((offset, clocks_highest));
+        }
     }
 
     pub fn violation(&self, check: &'static str, what: String) {

@@ -17,7 +17,7 @@ use forebay_types::{PartitionIndex, TopicName};
 use tokio::sync::watch;
 
 use crate::broker;
-use crate::history::{History, Place};
+use crate::history::{History, Leave, Place};
 use crate::machine::BrokerClocks;
 use crate::plan::Plan;
 
@@ -33,6 +33,9 @@ pub const PARTITIONS: u32 = 3;
 
 /// The topics that most clients share.
 pub const SHARED: [&str; 2] = ["plain", "transactions"];
+
+/// Of the topic whose records expire.
+const RETENTION_MS: i64 = 1_500;
 
 /// Clients that give an answer up soon ask again over another connection, and meet what became of their first question.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -84,6 +87,16 @@ impl Worker {
     /// Sees to it that a shared topic exists, however long that takes.
     pub async fn topic(&self, name: &str) -> TopicName {
         let topic = NewTopic::new(TopicName::new(name).expect("a legal name"), PARTITIONS);
+        while !self.create(&topic).await {}
+        topic.name
+    }
+
+    /// Sees to it that the topic exists whose records expire, with one partition.
+    pub async fn expiring_topic(&self) -> TopicName {
+        let name = TopicName::new("expiring").expect("a legal name");
+        let configs = vec![("retention.ms".to_owned(), RETENTION_MS.to_string())];
+        let topic = NewTopic { configs, ..NewTopic::new(name, 1) };
+        self.history.leaving(&topic.name, Leave::Older(RETENTION_MS));
         while !self.create(&topic).await {}
         topic.name
     }

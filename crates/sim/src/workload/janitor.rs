@@ -12,14 +12,11 @@ use super::{SHARED, Worker, partition, place};
 use crate::broker::{HOSTS, TRASH};
 use crate::history::Leave;
 
-/// Of the topic whose records expire.
-const RETENTION_MS: i64 = 1_500;
-
 /// How long a deletion, or bringing a topic back, is tried before it is left unknown what became of it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn janitor(worker: Worker) {
-    let expiring = expiring_topic(&worker).await;
+    let expiring = worker.expiring_topic().await;
     let mut number = 0;
     while !worker.is_over() {
         number += 1;
@@ -30,15 +27,6 @@ pub async fn janitor(worker: Worker) {
         }
         worker.pause(200).await;
     }
-}
-
-async fn expiring_topic(worker: &Worker) -> TopicName {
-    let name = TopicName::new("expiring").expect("a legal name");
-    let configs = vec![("retention.ms".to_owned(), RETENTION_MS.to_string())];
-    let topic = NewTopic { configs, ..NewTopic::new(name, 1) };
-    worker.history.leaving(&topic.name, Leave::Older(RETENTION_MS));
-    while !worker.create(&topic).await {}
-    topic.name
 }
 
 /// Writes some values to the one partition of a topic.
