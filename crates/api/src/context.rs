@@ -77,6 +77,8 @@ pub struct Context {
     pub counters: Counters,
     pub memory: Memory,
     pub sessions: FetchSessions,
+    /// A planted bug: DeleteRecords deletes all that is there, up to whatever offset it was asked.
+    pub sabotage_cut_too_far: bool,
 }
 
 impl Context {

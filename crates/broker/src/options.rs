@@ -127,6 +127,8 @@ pub struct BrokerOptions {
     pub log: LogConfig,
     pub coordinators: HostConfig,
     pub upkeep: UpkeepConfig,
+    /// See [`forebay_api::Context::sabotage_cut_too_far`].
+    pub sabotage_cut_too_far: bool,
     pub config: Arc<BrokerConfig>,
 }
 
@@ -210,6 +212,7 @@ impl BrokerOptions {
             log: LogConfig { upload, ..LogConfig::default() },
             coordinators: coordinator_config(&config),
             upkeep: upkeep_config(&config),
+            sabotage_cut_too_far: false,
             config: Arc::new(config),
         })
     }
@@ -332,6 +335,7 @@ fn coordinator_config(config: &BrokerConfig) -> HostConfig {
         txns: TxnConfig {
             timeout_ms_max: config.transaction_max_timeout_ms(),
             expiration_ms: i64::from(config.transactional_id_expiration_ms()),
+            ..TxnConfig::default()
         },
         offsets_partitions: config.offsets_topic_num_partitions(),
         txn_partitions: config.transaction_state_log_num_partitions(),

@@ -133,6 +133,7 @@ impl Epoch {
             counters: Counters::default(),
             memory: Memory::new(config),
             sessions: FetchSessions::new(config.fetch_session_cache_slots()),
+            sabotage_cut_too_far: base.options.sabotage_cut_too_far,
         };
         Ok(Self { context: Arc::new(context), owner, recovered, upkeep })
     }

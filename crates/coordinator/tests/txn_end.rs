@@ -628,7 +628,7 @@ fn a_tick_does_a_bounded_part() {
 /// A short expiration, as tests of real clients set it, is kept to within a sixty-fourth.
 #[test]
 fn a_short_expiration_is_kept() {
-    let config = TxnConfig { timeout_ms_max: 5000, expiration_ms: 6400 };
+    let config = TxnConfig { timeout_ms_max: 5000, expiration_ms: 6400, ..TxnConfig::default() };
     check_with(
         config,
         "

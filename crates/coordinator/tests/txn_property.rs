@@ -21,7 +21,8 @@ const IDS: [&str; 3] = ["x", "y", "z"];
 /// Two clients for each id, which fence each other.
 const CLIENTS: usize = 6;
 const TIMEOUT_MS: i32 = 20_000;
-const CONFIG: TxnConfig = TxnConfig { timeout_ms_max: TIMEOUT_MS, expiration_ms: 60_000 };
+const CONFIG: TxnConfig =
+    TxnConfig { timeout_ms_max: TIMEOUT_MS, expiration_ms: 60_000, sabotage_forget_prepared: false };
 
 #[derive(Clone, Debug)]
 enum Op {

@@ -127,6 +127,17 @@ pub(crate) struct ColdRead {
     pub bytes_max: usize,
     /// The first batch comes whole, even where it is larger than `bytes_max`.
     pub at_least_one: bool,
+    /// See [`crate::LogConfig::sabotage_stray_records`].
+    pub of_any_partition: bool,
+}
+
+impl ColdRead {
+    /// Whether the records from `next` on are read from this section.
+    fn is_from(&self, section: &Section, source: Source, next: Offset) -> bool {
+        let head = &section.head;
+        let stray = self.of_any_partition && head.partition.topic == source.partition.topic;
+        (head.partition, head.log) == (source.partition, source.log) || stray && section.range.contains(next)
+    }
 }
 
 pub struct ColdReader {
@@ -227,7 +238,8 @@ impl ColdReader {
         ahead: Ahead<'_>,
     ) -> Result<(), ColdError> {
         let mut chunk_end = 0;
-        for section in layout.footer.sections_of(source.partition, source.log) {
+        let from = taken.next;
+        for section in layout.footer.sections.iter().filter(|section| read.is_from(section, source, from)) {
             for block in section.blocks_from(taken.next) {
                 if block.base_offset >= read.end {
                     return Ok(());

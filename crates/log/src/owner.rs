@@ -33,6 +33,8 @@ pub struct LogConfig {
     pub sabotage_ignore_aborts: bool,
     /// A planted bug: readers are given what is not durable yet.
     pub sabotage_serve_before_durable: bool,
+    /// A planted bug: readers of history are given what an object holds at their offsets of any partition of the topic.
+    pub sabotage_stray_records: bool,
 }
 
 impl Default for LogConfig {
@@ -45,6 +47,7 @@ impl Default for LogConfig {
             sabotage_forget_producers: false,
             sabotage_ignore_aborts: false,
             sabotage_serve_before_durable: false,
+            sabotage_stray_records: false,
         }
     }
 }
@@ -99,6 +102,7 @@ impl Owner {
         let planted = Planted {
             ignore_aborts: config.sabotage_ignore_aborts,
             serve_before_durable: config.sabotage_serve_before_durable,
+            stray_records: config.sabotage_stray_records,
         };
         let (at, cold_reader) = (wal.clone(), Arc::clone(&cold));
         let opener = Opener { env, store, metadata, life, wal: at, cold: cold_reader, forget_producers, planted };

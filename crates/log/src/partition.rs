@@ -160,6 +160,7 @@ pub(crate) struct PartitionParts {
 pub(crate) struct Planted {
     pub ignore_aborts: bool,
     pub serve_before_durable: bool,
+    pub stray_records: bool,
 }
 
 pub struct Partition {
@@ -439,14 +440,19 @@ impl Partition {
         if let TailRead::Done(read) = self.read_tail(request)? {
             return Ok(read);
         }
-        let (offsets, end) = {
+        let (offsets, read) = {
             let mut state = self.lock_open()?;
             let (offsets, end) = self.check_range(&mut state, request)?;
-            // Past the committed end there is nothing in the bucket: the rest is the next read's, from memory.
-            (offsets, end.min(state.committed_end))
+            let read = ColdRead {
+                from: request.from,
+                // Past the committed end there is nothing in the bucket: the rest is the next read's, from memory.
+                end: end.min(state.committed_end),
+                bytes_max: request.bytes_max,
+                at_least_one: request.at_least_one,
+                of_any_partition: state.planted.stray_records,
+            };
+            (offsets, read)
         };
-        let read =
-            ColdRead { from: request.from, end, bytes_max: request.bytes_max, at_least_one: request.at_least_one };
         let batches = match self.parts.cold.read(self.source(), read, &self.pattern).await {
             Ok(batches) => batches,
             Err(error) => {

@@ -116,12 +116,16 @@ fn options(bucket: &Arc<dyn Store>, plan: &Plan, host: &str) -> BrokerOptions {
     options.log.sabotage_forget_producers = planted(Plant::ForgetProducerState);
     options.log.sabotage_ignore_aborts = planted(Plant::IgnoreAborts);
     options.log.sabotage_serve_before_durable = planted(Plant::ServeBeforeDurable);
+    options.log.sabotage_stray_records = planted(Plant::StrayRecords);
     options.coordinators.records_per_snapshot = RECORDS_PER_COORDINATOR_SNAPSHOT;
     options.coordinators.sabotage_half_markers = planted(Plant::HalfMarkers);
     options.coordinators.groups.sabotage_keep_generation = planted(Plant::KeepGeneration);
+    options.coordinators.txns.sabotage_forget_prepared = planted(Plant::ForgetPrepared);
     options.upkeep.first_wait = UPKEEP_FIRST_WAIT;
     options.upkeep.condemned_grace = GRACE;
     options.upkeep.sabotage_collect_by_age = planted(Plant::CollectByAge).then_some(GRACE);
     options.upkeep.sabotage_purge_early = planted(Plant::PurgeEarly);
+    options.upkeep.sabotage_retire_early = planted(Plant::RetireEarly);
+    options.sabotage_cut_too_far = planted(Plant::CutTooFar);
     options
 }

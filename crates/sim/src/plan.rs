@@ -28,10 +28,18 @@ pub enum Plant {
     PurgeEarly,
     /// A rebalance does not begin a new generation.
     KeepGeneration,
+    /// Retention lets go of records after half of their time.
+    RetireEarly,
+    /// DeleteRecords deletes more than it was asked to.
+    CutTooFar,
+    /// Readers of history are given records of other partitions.
+    StrayRecords,
+    /// A restart forgets transactions whose markers were not all written yet: they never end.
+    ForgetPrepared,
 }
 
 impl Plant {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::MissingSync,
         Self::AckBeforeWrite,
         Self::ServeBeforeDurable,
@@ -42,6 +50,10 @@ impl Plant {
         Self::CollectByAge,
         Self::PurgeEarly,
         Self::KeepGeneration,
+        Self::RetireEarly,
+        Self::CutTooFar,
+        Self::StrayRecords,
+        Self::ForgetPrepared,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -56,6 +68,10 @@ impl Plant {
             Self::CollectByAge => "collect-by-age",
             Self::PurgeEarly => "purge-early",
             Self::KeepGeneration => "keep-generation",
+            Self::RetireEarly => "retire-early",
+            Self::CutTooFar => "cut-too-far",
+            Self::StrayRecords => "stray-records",
+            Self::ForgetPrepared => "forget-prepared",
         }
     }
 }
@@ -148,7 +164,13 @@ impl Plan {
                 plan.events.push((Duration::from_millis(2_500), Event::SyncLies));
             }
             // What is reserved and not durable lives for as long as a group waits, which only one in the bucket does.
-            Plant::ServeBeforeDurable | Plant::IgnoreFence => plan.wal = WalKind::Object,
+            Plant::ServeBeforeDurable | Plant::IgnoreFence | Plant::ForgetPrepared => plan.wal = WalKind::Object,
+            Plant::CutTooFar => plan.cuts = true,
+            // A coordinator that opens reads history too, and would stay closed over what it finds there.
+            Plant::StrayRecords => {
+                plan.events.clear();
+                return plan;
+            }
             _ => {}
         }
         if plan.wal == WalKind::Disk {
@@ -161,6 +183,7 @@ impl Plan {
                 Plant::AckBeforeWrite | Plant::ServeBeforeDurable => {
                     Event::CrashAt { point: FailPoint::WalBeforeWrite, down }
                 }
+                Plant::ForgetPrepared => Event::CrashAt { point: FailPoint::PreparedNotMarked, down },
                 Plant::IgnoreFence => Event::Usurp { cut_off: down },
                 _ => Event::Crash { down },
             };

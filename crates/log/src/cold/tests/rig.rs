@@ -129,7 +129,13 @@ impl Rig {
         bytes_max: usize,
         pattern: &ReadPattern,
     ) -> Result<Vec<Bytes>, ColdError> {
-        let read = ColdRead { from: offset(from), end: offset(self.end(partition)), bytes_max, at_least_one: true };
+        let read = ColdRead {
+            from: offset(from),
+            end: offset(self.end(partition)),
+            bytes_max,
+            at_least_one: true,
+            of_any_partition: false,
+        };
         self.reader.read(source(partition), read, pattern).await
     }
 }
