@@ -29,7 +29,8 @@ pub fn decode_request<T: Decodable>(body: Bytes, version: i16) -> Result<T, Deco
     if body.len() > REQUEST_BYTES_MAX {
         return Err(DecodeError::Size { what: name::<T>(), bytes: body.len(), limit: REQUEST_BYTES_MAX });
     }
-    decode(body, version)
+    // What follows is nobody's: as Kafka, which never looks, since librdkafka 2.12 sends three bytes too many.
+    decode(body, version).map(|(request, _)| request)
 }
 
 /// A response as a frame, size included.
@@ -89,17 +90,18 @@ pub fn decode_response<T: Decodable + HeaderVersion>(mut frame: Bytes, version: 
     let correlation_id = reader.i32("correlation id")?;
     reader.skip_tagged_fields("response header's tagged fields")?;
     let body = frame.split_off(reader.position());
-    Ok((correlation_id, decode(body, version)?))
+    match decode(body, version)? {
+        (response, 0) => Ok((correlation_id, response)),
+        (_, bytes) => Err(DecodeError::Trailing { what: name::<T>(), bytes }),
+    }
 }
 
-fn decode<T: Decodable>(mut body: Bytes, version: i16) -> Result<T, DecodeError> {
+/// The message, and how many bytes follow it.
+fn decode<T: Decodable>(mut body: Bytes, version: i16) -> Result<(T, usize), DecodeError> {
     let what = name::<T>();
     let message =
         T::decode(&mut body, version).map_err(|e| DecodeError::Message { what, version, source: e.into() })?;
-    match body.len() {
-        0 => Ok(message),
-        bytes => Err(DecodeError::Trailing { what, bytes }),
-    }
+    Ok((message, body.len()))
 }
 
 /// Appends `message` to a frame whose first four bytes are kept for its size, and fills those in.

@@ -14,8 +14,8 @@ async fn closed(world: &World, bytes: &[u8]) -> String {
     world.send(BytesMut::from(bytes)).await.map(|answer| format!("{answer:?}")).expect_err("no request").to_string()
 }
 
-/// Too short, of no API, of an API that is not served, of a version that is not, cut off, too long, with lengths that
-/// cannot be: an error each, and the next request is served.
+/// Too short, of no API, of an API that is not served, of a version that is not, cut off, with lengths that cannot be: an
+/// error each, and the next request is served.
 #[tokio::test(start_paused = true)]
 async fn each_fault_closes_one_connection() {
     let mut world = World::new().await;
@@ -33,9 +33,11 @@ async fn each_fault_closes_one_connection() {
     for cut in 0..whole.len() {
         closed(&world, &whole[..cut]).await;
     }
+    // librdkafka 2.12 sends three bytes more than its Metadata request has, and Kafka does not look at them.
     let mut long = whole.to_vec();
-    long.push(0);
-    assert_eq!(closed(&world, &long).await, "FetchRequest is followed by 1 bytes that belong to nothing");
+    long.extend([1, 2, 3]);
+    let answer = world.send(BytesMut::from(&long[..])).await.expect("answered");
+    assert!(answer.is_some());
     // A topic list that says it has 2^31 - 1 topics.
     let lengths = [0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff];
     assert_eq!(closed(&world, &lengths).await, "cannot decode MetadataRequest of version 1");
