@@ -6,7 +6,7 @@ pub mod flink;
 mod kafka;
 mod wait;
 
-pub use broker::{Broker, End, Wal};
+pub use broker::{Broker, Configs, End, Wal, build};
 use broker::{free_port, fresh_folder};
 pub use kafka::Jars;
 pub use wait::wait_for;

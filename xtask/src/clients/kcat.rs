@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Report, lines, same};
+use super::{Report, debian, lines, same};
 use crate::{shell, workspace};
 
 /// kcat and what a bare Debian or Ubuntu lacks of its libraries.
@@ -33,13 +33,7 @@ impl Kcat {
             shell::say("kcat, by apt-get download");
             let advice =
                 "install kcat by hand (apt-get install kcat, brew install kcat), or run `apt-get update` first";
-            shell::run(Command::new("apt-get").current_dir(&folder).arg("download").args(PACKAGES)).context(advice)?;
-            for entry in std::fs::read_dir(&folder).context("list what was downloaded")? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|ending| ending == "deb") {
-                    shell::run(shell::command("dpkg-deb").arg("--extract").arg(&path).arg(&folder)).context(advice)?;
-                }
-            }
+            debian::unpack(&PACKAGES, &folder, advice)?;
         }
         let machine = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
         Ok(Self { program, libraries: Some(folder.join(machine)) })

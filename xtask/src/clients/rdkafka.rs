@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::Report;
 use crate::{shell, workspace};
 
-const MANIFEST: &str = "tests/clients/rdkafka/Cargo.toml";
+pub(super) const MANIFEST: &str = "tests/clients/rdkafka/Cargo.toml";
 
 pub(super) struct Rdkafka {
     program: PathBuf,

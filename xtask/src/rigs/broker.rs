@@ -22,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_LIMIT: Duration = Duration::from_millis(200);
 
 /// Where our broker keeps what it has acknowledged and not yet uploaded.
-#[derive(Clone, Copy, Default, ValueEnum)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Wal {
     #[default]
     Disk,
@@ -70,31 +70,52 @@ pub struct Broker {
     ready: Duration,
 }
 
+/// Broker configs by their names in Kafka.
+pub type Configs<'a> = &'a [(&'a str, &'a str)];
+
+/// Builds the release binary.
+pub fn build() -> Result<()> {
+    shell::say("build the release binary");
+    shell::run(shell::cargo().args(["build", "--release", "--locked", "--package", "forebay-cli"]))
+}
+
 impl Broker {
     /// Our release binary on a fresh data folder.
     pub fn forebay(wal: Wal) -> Result<Self> {
-        shell::say("build the release binary");
-        shell::run(shell::cargo().args(["build", "--release", "--locked", "--package", "forebay-cli"]))?;
+        build()?;
         Self::forebay_as_built(wal)
     }
 
     /// As [`Self::forebay`], with the binary that is there.
     pub fn forebay_as_built(wal: Wal) -> Result<Self> {
+        Self::forebay_as_built_with(wal, &[])
+    }
+
+    /// As [`Self::forebay_as_built`], with broker configs that differ from the defaults.
+    pub fn forebay_as_built_with(wal: Wal, configs: Configs<'_>) -> Result<Self> {
         let binary = workspace::release_binary("forebay");
         let folder = fresh_folder("forebay")?;
         let (kafka, admin) = (free_port()?, free_port()?);
         let mut command = shell::command(binary);
         command.args(["dev", "--wal", wal.name(), "--data"]).arg(folder.join("data"));
         command.args(["--kafka", &format!("127.0.0.1:{kafka}"), "--admin", &format!("127.0.0.1:{admin}")]);
+        // Told, as Kafka is told below: a config that is set says so where it is described.
+        command.env("FOREBAY_ADVERTISED_LISTENERS", format!("PLAINTEXT://127.0.0.1:{kafka}"));
+        command.envs(configs.iter().map(|(key, value)| (environment_name(key), value)));
         Self::start(command, folder, kafka, Sign::Http(loopback(admin)))
     }
 
     /// Apache Kafka, set up so that only its protocol can differ from ours.
     pub fn kafka(jars: &Jars) -> Result<Self> {
+        Self::kafka_with(jars, &[])
+    }
+
+    /// As [`Self::kafka`], with broker configs that differ from the defaults.
+    pub fn kafka_with(jars: &Jars, configs: Configs<'_>) -> Result<Self> {
         let folder = fresh_folder("kafka")?;
         let (port, controller) = (free_port()?, free_port()?);
         let config = folder.join("server.properties");
-        let properties = format!(
+        let mut properties = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.voters=1@127.0.0.1:{controller}\n\
@@ -110,6 +131,7 @@ impl Broker {
              transaction.max.timeout.ms=86400000\n",
             folder.join("log").display()
         );
+        properties.extend(configs.iter().map(|(key, value)| format!("{key}={value}\n")));
         fs::write(&config, properties).with_context(|| format!("write {}", config.display()))?;
         let config = config.to_str().context("the path of the configuration is not UTF-8")?;
         let id = shell::output(&mut jars.tool("kafka.tools.StorageTool", &["random-uuid"]))?;
@@ -242,6 +264,11 @@ impl Drop for Broker {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// Our broker takes a config from the environment too: `num.partitions` as `FOREBAY_NUM_PARTITIONS`.
+fn environment_name(key: &str) -> String {
+    format!("FOREBAY_{}", key.replace('.', "_").to_uppercase())
 }
 
 fn loopback(port: u16) -> SocketAddr {

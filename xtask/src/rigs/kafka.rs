@@ -1,15 +1,12 @@
 //! Apache Kafka's own jars, fetched once by Maven from `xtask/rigs/kafka.pom.xml`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::{shell, workspace};
-
-/// The newest release known; tools and clients of this version are what is compared with.
-const VERSION: &str = "4.3.1";
 
 #[derive(Clone)]
 pub struct Jars {
@@ -17,8 +14,11 @@ pub struct Jars {
 }
 
 impl Jars {
+    /// The newest release known; tools and clients of this version are what is compared with.
+    pub const VERSION: &str = "4.3.1";
+
     pub fn fetch() -> Result<Self> {
-        let folder = workspace::cache(&format!("kafka-{VERSION}"))?;
+        let folder = workspace::cache(&format!("kafka-{}", Self::VERSION))?;
         let done = folder.join("complete");
         if !done.exists() {
             for program in ["java", "mvn"] {
@@ -29,13 +29,18 @@ impl Jars {
             shell::say("Apache Kafka's jars, by Maven");
             let mut maven = shell::command("mvn");
             maven.args(["--quiet", "--batch-mode", "--file", "xtask/rigs/kafka.pom.xml"]);
-            maven.arg(format!("-Dkafka.version={VERSION}"));
+            maven.arg(format!("-Dkafka.version={}", Self::VERSION));
             maven.arg(format!("-DoutputDirectory={}", folder.display()));
             maven.args(["-DincludeScope=runtime", "dependency:copy-dependencies"]);
             shell::run(&mut maven)?;
-            fs::write(&done, VERSION).with_context(|| format!("write {}", done.display()))?;
+            fs::write(&done, Self::VERSION).with_context(|| format!("write {}", done.display()))?;
         }
         Ok(Self { folder })
+    }
+
+    /// Where they lie, with all that they need.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A Java program over these jars.

@@ -1,0 +1,1 @@
+# Before Python's own package of this name.
