@@ -184,14 +184,9 @@ struct Shared {
 }
 
 impl Shared {
-    /// The time for a machine of that kind. Members' stands still while nothing becomes durable: all that they ask is
-    /// answered otherwise. A transaction's also while producers wait for room.
-    fn now(&self, kind: CoordinatorKind) -> Now {
+    fn now(&self) -> Now {
         let at = self.env.monotonic();
-        let stalled = match kind {
-            CoordinatorKind::Group => self.wal.time_writes_stalled(at),
-            CoordinatorKind::Transaction => self.wal.time_stalled(at),
-        };
+        let stalled = self.wal.time_stalled(at);
         Now { wall: self.env.now(), uptime: at.duration_since(self.started).saturating_sub(stalled) }
     }
 
@@ -204,11 +199,11 @@ impl Shared {
         agree.is_ok()
     }
 
-    /// Until [`Now::uptime`] is that for a machine of the kind.
-    async fn sleep_until(&self, kind: CoordinatorKind, uptime: Duration) {
+    /// Until [`Now::uptime`] is that.
+    async fn sleep_until(&self, uptime: Duration) {
         let mut least = Duration::ZERO;
         loop {
-            let left = uptime.saturating_sub(self.now(kind).uptime);
+            let left = uptime.saturating_sub(self.now().uptime);
             if left.is_zero() {
                 return;
             }

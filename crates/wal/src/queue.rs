@@ -91,10 +91,7 @@ struct State {
     durable: WalPosition,
     /// How many wait for room on the medium.
     wait_for_room: usize,
-    /// For durability or for room.
     stall: Stall,
-    /// For durability.
-    write_stall: Stall,
     hurry: bool,
     stopping: bool,
     closed: bool,
@@ -122,7 +119,6 @@ impl Queue {
             durable: WalPosition::START,
             wait_for_room: 0,
             stall: Stall::default(),
-            write_stall: Stall::default(),
             hurry: false,
             stopping: false,
             closed: false,
@@ -165,9 +161,8 @@ impl Queue {
     pub fn published(&self, durable: WalPosition, now: Instant) {
         let mut state = self.state.lock();
         state.durable = durable;
-        let (waits, waits_for_write) = (state.somebody_waits(), state.appended > durable);
-        state.stall.step(now, waits);
-        state.write_stall.step(now, waits_for_write);
+        let still_waiting = state.somebody_waits();
+        state.stall.step(now, still_waiting);
     }
 
     /// There may be room on the medium that was not there before.
@@ -190,11 +185,6 @@ impl Queue {
         state.stall.total(now)
     }
 
-    /// Of that, time in which somebody waited for durability.
-    pub fn time_writes_stalled(&self, now: Instant) -> Duration {
-        self.state.lock().write_stall.total(now)
-    }
-
     /// Takes an entry in; its position follows that of the entry before it. A closed queue drops it.
     pub fn push(&self, admission: &mut Admission, entry: WalEntry, now: Instant) -> WalPosition {
         let size = entry.encoded_size();
@@ -206,7 +196,6 @@ impl Queue {
             return position;
         }
         state.stall.begin(now);
-        state.write_stall.begin(now);
         let before = state.bytes;
         state.bytes += size;
         let fills = before < self.group_bytes_max && state.bytes >= self.group_bytes_max;

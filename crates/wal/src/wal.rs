@@ -146,11 +146,6 @@ impl Wal {
         self.0.shared.queue.time_stalled(now)
     }
 
-    /// Of that, time in which what was appended did not become durable.
-    pub fn time_writes_stalled(&self, now: Instant) -> Duration {
-        self.0.shared.queue.time_writes_stalled(now)
-    }
-
     /// Refuses what is new, writes what is queued, and returns when that is durable and published.
     ///
     /// # Errors

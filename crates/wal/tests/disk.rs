@@ -371,7 +371,6 @@ async fn coordinators_write_while_clients_wait_for_room() {
     env.sleep(Duration::from_secs(5)).await;
     let now = env.monotonic();
     assert!(wal.time_stalled(now) >= Duration::from_secs(5), "clients wait");
-    assert_eq!(wal.time_writes_stalled(now), Duration::ZERO, "and all that was appended is durable");
     // Far more than the room that clients would have left.
     for number in number..number + 8 {
         let entry = Numbered { epoch: owner(1).epoch, number }.entry(60_000);

@@ -112,7 +112,8 @@ fn parse(body: &[u8], version: i16) -> Result<(ProduceRequest, Ranges), DecodeEr
         request.topics.push(topic);
     }
     reader.skip_tagged_fields("request's tagged fields")?;
-    // What follows is not looked at, as in every request.
+    // What follows is not looked at, as in every request, and counts all the same.
+    check_size(body.len() - records_bytes)?;
     Ok((request, ranges))
 }
 

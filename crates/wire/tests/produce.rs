@@ -113,6 +113,8 @@ fn what_is_no_request_says_why() {
     let trailing = [&body[..], &[0]].concat();
     let whole = decode_produce(BytesMut::from(&trailing[..]), 3).expect("what follows is not looked at");
     assert_eq!(whole.topics.len(), 1);
+    let much = [&body[..], &vec![0; REQUEST_BYTES_MAX]].concat();
+    assert!(why(&much, 3).contains("larger than"), "it counts as what is around the records does");
     let no_topics = [0xff, 0xff, 0, 1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
     assert_eq!(why(&no_topics, 3), "topics at position 8 has the impossible length -1");
 }

@@ -127,7 +127,7 @@ pub(super) async fn run(
 ) {
     let Some(loaded) = load::<GroupLoader>(&shared, index).await else { return };
     let Loaded { loader, partition, snapshot_at, replayed } = loaded;
-    let (now, topics) = (shared.now(CoordinatorKind::Group), shared.metadata.topics());
+    let (now, topics) = (shared.now(), shared.metadata.topics());
     let open = move || {
         let mut machine = loader.0.open(now);
         let gone = topics_gone(&mut machine, &topics, now);
@@ -226,7 +226,7 @@ impl GroupTask {
                     Some(input) => self.take(&mut machine, input).await?,
                     None => return Ok(machine),
                 },
-                () = self.shared.sleep_until(CoordinatorKind::Group, wake) => {}
+                () = self.shared.sleep_until(wake) => {}
             }
         }
     }
@@ -237,12 +237,12 @@ impl GroupTask {
         inputs: &mut mpsc::Receiver<GroupInput>,
     ) -> Result<(), Ended> {
         let is_due = |machine: &GroupMachine, now: Now| machine.next_deadline().is_some_and(|it| it <= now.uptime);
-        if is_due(machine, self.shared.now(CoordinatorKind::Group)) {
+        if is_due(machine, self.shared.now()) {
             for input in in_line(inputs) {
                 self.take(machine, input).await?;
             }
         }
-        let now = self.shared.now(CoordinatorKind::Group);
+        let now = self.shared.now();
         if is_due(machine, now) {
             let output = machine.tick(now, self.ledger.end());
             self.settle(output).await?;
@@ -261,7 +261,7 @@ impl GroupTask {
     }
 
     async fn take(&mut self, machine: &mut GroupMachine, input: GroupInput) -> Result<(), Ended> {
-        let now = self.shared.now(CoordinatorKind::Group);
+        let now = self.shared.now();
         match input {
             GroupInput::Request { request, reply } => self.ask(machine, now, request, Answer::Plain(reply)).await,
             GroupInput::InTransaction { producer, guard, commit, reply } => {

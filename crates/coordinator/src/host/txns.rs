@@ -88,8 +88,7 @@ pub(super) async fn run(
 ) {
     let Some(loaded) = load::<TxnLoader>(&shared, index).await else { return };
     let Loaded { loader, partition, snapshot_at, replayed } = loaded;
-    let (now, leader_epoch, log_end) =
-        (shared.now(CoordinatorKind::Transaction), partition.leader_epoch(), partition.log_end());
+    let (now, leader_epoch, log_end) = (shared.now(), partition.leader_epoch(), partition.log_end());
     let open = move || loader.open(now, leader_epoch, log_end);
     let (machine, opened) = shared.env.blocking("coordinator-open", open).await;
     let task = TxnTask {
@@ -155,7 +154,7 @@ impl TxnTask {
             let (shared, wake) = (Arc::clone(&self.shared), self.deadline);
             let due = async {
                 match wake {
-                    Some(wake) => shared.sleep_until(CoordinatorKind::Transaction, wake).await,
+                    Some(wake) => shared.sleep_until(wake).await,
                     None => std::future::pending().await,
                 }
             };
@@ -163,7 +162,7 @@ impl TxnTask {
                 biased;
                 () = self.shared.stopping.triggered() => return Ok(machine),
                 Some(written) = self.carried.next(), if !self.carried.is_empty() => {
-                    let output = machine.handle(self.shared.now(CoordinatorKind::Transaction), written?);
+                    let output = machine.handle(self.shared.now(), written?);
                     self.settle(output, None).await?;
                 }
                 input = inputs.recv() => match input {
@@ -181,12 +180,12 @@ impl TxnTask {
         inputs: &mut mpsc::Receiver<TxnInput>,
     ) -> Result<(), Ended> {
         let is_due = |deadline: Option<Duration>, now: Now| deadline.is_some_and(|deadline| deadline <= now.uptime);
-        if is_due(self.deadline, self.shared.now(CoordinatorKind::Transaction)) {
+        if is_due(self.deadline, self.shared.now()) {
             for input in in_line(inputs) {
                 self.take(machine, input).await?;
             }
         }
-        let now = self.shared.now(CoordinatorKind::Transaction);
+        let now = self.shared.now();
         if !is_due(self.deadline, now) {
             return Ok(());
         }
@@ -215,8 +214,7 @@ impl TxnTask {
             _ => None,
         };
         // Each request is answered in its own output, so one token is enough.
-        let output =
-            machine.handle(self.shared.now(CoordinatorKind::Transaction), Input::Request { token: Token(0), request });
+        let output = machine.handle(self.shared.now(), Input::Request { token: Token(0), request });
         if let (Some(unused), false) = (fresh, output.took_fresh) {
             self.shared.ids.give_back(unused);
         }

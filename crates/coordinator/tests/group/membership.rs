@@ -583,6 +583,10 @@ fn all_may_leave_before_the_first_generation_and_others_come() {
     let _parked = world.request(Request::Join(Join { member_id: member.clone(), ..join("c".to_owned(), "g") }));
     let leaver = Leaver { member_id: member, instance_id: None };
     world.request(Request::Leave(Leave { group: "g".to_owned(), members: vec![leaver] }));
+    let nothing = Join { protocols: Vec::new(), ..join("d".to_owned(), "g") };
+    let output = world.request(Request::Join(nothing));
+    let refused = JoinRefused { member_id: String::new(), error: GroupError::InconsistentGroupProtocol };
+    assert_eq!(output.replies[0].1, Reply::Join(Err(refused)));
     let output = world.request(Request::Join(Join { random: [8; 16], ..join("d".to_owned(), "g") }));
     assert!(output.replies.is_empty(), "it waits for company: {output:?}");
     // Who came late makes it wait once more.

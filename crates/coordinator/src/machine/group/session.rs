@@ -72,8 +72,9 @@ impl Group {
             member.assignment = given.get(&**id).map_or_else(Bytes::new, |bytes| Bytes::copy_from_slice(bytes));
         }
         self.enter(Phase::Stable { sync_by: Some(sync_by) }, step.now);
-        // The record holds them once more.
-        let grows = 2 * self.heap_bytes().saturating_sub(before);
+        // The record holds them once more, in place of the last one.
+        let records = (self.to_record().encode().len(), self.recorded.as_ref().map_or(0, Bytes::len));
+        let grows = (self.heap_bytes() + records.0).saturating_sub(before + records.1);
         if grows > step.member_bytes_left || !step.record(self) {
             self.enter(Phase::Completing { sync_by }, step.now);
             self.drop_assignment(step, GroupError::GenerationTooLarge);

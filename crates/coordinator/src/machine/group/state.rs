@@ -187,7 +187,7 @@ impl Group {
         let common = self.common_protocols();
         // All may have left while the first waited for company.
         self.protocol_type.as_deref() == Some(protocol_type)
-            && (self.members.is_empty() || protocols.iter().any(|(name, _)| common.contains(name.as_str())))
+            && protocols.iter().any(|(name, _)| self.members.is_empty() || common.contains(name.as_str()))
     }
 
     /// What every member supports.
