@@ -23,7 +23,7 @@ use forebay_types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 pub struct Now {
     /// The wall clock: what is written into records, and what retention counts by. May jump.
     pub wall: Timestamp,
-    /// Time since some moment before the machine was made, on a clock that never goes back and stands still while nothing
+    /// Time since some moment before the machine was made, on a clock that does not jump and stands still while nothing
     /// can be answered (D10): what deadlines count by.
     pub uptime: Duration,
 }

@@ -45,8 +45,7 @@ impl Stall {
         stands && !std::mem::replace(&mut self.told, true)
     }
 
-    /// All of it so far. It never shrinks, and between two looks it grows by the time between
-    /// them at most.
+    /// All of it so far. It never shrinks, and grows by the time that has passed at most.
     pub fn total(&mut self, now: Instant) -> Duration {
         let now = self.latest(now);
         let current = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

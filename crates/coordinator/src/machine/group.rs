@@ -236,8 +236,9 @@ impl GroupMachine {
         }
         let bytes = join.protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum::<usize>();
         // Who is in stays in, with as much as it has: others' members must not end its group.
-        let has = self.groups.get(join.group.as_str()).map_or(0, |group| group.protocol_bytes(join));
-        if bytes > has && self.member_bytes + bytes - has > self.config.member_bytes_max {
+        let has = self.groups.get(join.group.as_str()).and_then(|group| group.protocol_bytes(join));
+        let grows = has.is_none_or(|has| bytes > has);
+        if grows && self.member_bytes + bytes - has.unwrap_or(0) > self.config.member_bytes_max {
             return join::refuse(step, token, &join.member_id, GroupError::GroupMaxSizeReached);
         }
         self.group_or_new(&join.group).join(step, token, join);

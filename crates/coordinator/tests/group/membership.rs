@@ -571,6 +571,13 @@ fn at_the_bound_members_stay_and_assignments_do_not_pass_it() {
     });
     assert_eq!(first_joins.next(), Some(GroupError::MemberIdRequired));
     assert_eq!(first_joins.last(), Some(GroupError::GroupMaxSizeReached));
+    let of_nothing = Join { protocols: vec![(String::new(), bytes::Bytes::new())], ..join("c".repeat(1_000), "h") };
+    for n in 0..9 {
+        world.request(Request::Join(Join { random: [n; 16], ..of_nothing.clone() }));
+    }
+    let output = world.request(Request::Join(of_nothing));
+    let refused = JoinRefused { member_id: String::new(), error: GroupError::GroupMaxSizeReached };
+    assert_eq!(output.replies[0].1, Reply::Join(Err(refused)), "who brings nothing takes up room too");
     let [Reply::Join(Ok(_))] = &again(&mut world)[..] else { panic!("a member comes back with as much as it had") };
 }
 

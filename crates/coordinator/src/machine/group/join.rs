@@ -52,11 +52,11 @@ impl Group {
         self.maybe_complete_join(step);
     }
 
-    /// What whoever joins has brought with it before, where it is a member.
-    pub fn protocol_bytes(&self, join: &Join) -> usize {
+    /// What whoever joins has brought with it before; `None` where it is no member.
+    pub fn protocol_bytes(&self, join: &Join) -> Option<usize> {
         let holder = join.instance_id.as_ref().and_then(|instance| self.statics.get(instance.as_str()));
-        let member = self.members.get(holder.map_or(join.member_id.as_str(), |id| id));
-        member.map_or(0, |member| member.protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum())
+        let member = self.members.get(holder.map_or(join.member_id.as_str(), |id| id))?;
+        Some(member.protocols.iter().map(|(name, bytes)| name.len() + bytes.len()).sum())
     }
 
     fn has_room_for(&self, step: &Step, member: &str) -> bool {
