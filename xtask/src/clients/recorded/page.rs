@@ -13,7 +13,7 @@ const PAGE: &str = "docs/compatibility.md";
 const HEAD: &str = "\
 # Compatibility
 
-Test suites that Kafka's clients come with, run against the release binary and against Apache Kafka on the same machine, and
+Test suites that Kafka's clients come with, run against the broker and against Apache Kafka on the same machine, and
 compared case by case. They are unmodified, but for the replicas that librdkafka's asks for: one here, as there is one broker.
 Made by `cargo xtask clients --all` from what it recorded in `tests/clients/suites`; `cargo xtask clients page` makes it from
 there again. Which APIs are spoken, and where their answers differ, is in [Kafka's APIs](kafka-apis.md).
